@@ -1,0 +1,26 @@
+"""Recurrent neural networks by exact backpropagation through time, on the CPU at the speed of the hardware."""
+
+from elman import activations, callbacks, cells, datasets, functional, initializers, layers, losses, metrics, optimizers
+from elman.model import Sequential, load_model
+from elman.threads import get_num_threads, num_threads, set_num_threads
+
+__version__ = "0.1.0"
+
+__all__ = [
+    "Sequential",
+    "__version__",
+    "activations",
+    "callbacks",
+    "cells",
+    "datasets",
+    "functional",
+    "get_num_threads",
+    "initializers",
+    "layers",
+    "load_model",
+    "losses",
+    "metrics",
+    "num_threads",
+    "optimizers",
+    "set_num_threads",
+]

@@ -1,0 +1,193 @@
+"""What a cell declares, and the registry of cells."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from elman.checks import choose
+from elman.jit import Function
+from elman.kernels.pointwise import ACTIVATIONS
+from elman.kernels.scan import backward_signature, forward_signature
+
+CELLS: dict[str, Cell] = {}
+"""Every cell by name. Tests, layers, benchmarks and the saved form read this table."""
+
+
+class Kernels(NamedTuple):
+    """The compiled functions of a cell for one pair of activations.
+
+    ``forward(z, prev, new, lo, hi)`` and ``backward(z, prev, new, dnew, dprev, lo, hi)`` as `elman.kernels.scan` calls
+    them; the late pair serves cells with a late row.
+    """
+
+    forward: Function
+    backward: Function
+    late_forward: Function | None = None
+    late_backward: Function | None = None
+
+
+class Group(NamedTuple):
+    """Neighbouring buffer rows that are filled by the same products."""
+
+    first: int
+    count: int
+    has_input: bool
+    has_recurrent: bool
+    late: bool
+
+
+@dataclass(frozen=True)
+class Cell:
+    """A recurrent cell: the arithmetic of its gates, and which product each of them takes.
+
+    The recurrence itself, with threads, packing and weight gradients, is `elman.kernels.scan`. A cell says how one step
+    turns the products ``x W + b`` and ``h R`` into the new states, and the reverse.
+
+    Parameters
+    ----------
+    name : str
+        Name in the registry `CELLS`.
+    states : int
+        Number of state vectors per unit; the first one is the output h.
+    x : tuple of int
+        For every gate of the kernel ``(I, gates * H)``, in the user's order, the buffer row of its input product.
+    h : tuple of int
+        The same for the recurrent kernel ``(H, gates * H)``; empty for a cell without one. A row named in `x` and `h`
+        gets the sum.
+    kernels : callable
+        ``kernels(act, gate)`` returns the Python functions ``forward, backward`` (and the late pair) for the codes of
+        `activation` and `recurrent_activation`; see `elman.kernels.pointwise.activate`.
+    reference : callable
+        ``reference(x, r, state, act, gate)``: one step in NumPy, written from the equations. ``x[k]`` is the input
+        product of gate k with its bias, ``r(u, k)`` the recurrent product of `u` for gate k with its bias, `state` a
+        tuple, `act` and `gate` the activations. Returns the tuple of new states.
+    late : int, optional
+        The row whose recurrent product takes the row `operand`, written by ``forward``, in place of h.
+    operand : int, optional
+        See `late`.
+    recurrent_bias : bool
+        True if the bias has two rows, (2, gates * H): one added to ``x W``, one to ``h R``.
+    forget : int, optional
+        The gate that `unit_forget_bias` sets to 1.
+
+    Raises
+    ------
+    ValueError
+        If the declaration cannot work; the message says which part.
+
+    Examples
+    --------
+    >>> from elman.cells import CELLS
+    >>> CELLS["lstm"].gates, CELLS["lstm"].states
+    (4, 2)
+    """
+
+    name: str
+    states: int
+    x: tuple[int, ...]
+    h: tuple[int, ...]
+    kernels: Callable[[int, int], tuple[Callable[..., None], ...]]
+    reference: Callable[..., tuple[np.ndarray, ...]]
+    late: int | None = None
+    operand: int | None = None
+    recurrent_bias: bool = False
+    forget: int | None = None
+    groups: tuple[Group, ...] = field(init=False, repr=False)
+    rows: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        for label, rows in (("x", self.x), ("h", self.h)):
+            if len(set(rows)) != len(rows) or (rows and sorted(rows) != list(range(min(rows), max(rows) + 1))):
+                raise ValueError(f"cell {self.name!r}: {label}={rows} must name neighbouring buffer rows, each once")
+        used = {*self.x, *self.h}
+        if not self.x or used != set(range(len(used))):
+            raise ValueError(f"cell {self.name!r}: x={self.x} and h={self.h} must fill the rows from 0 on, x not empty")
+        if len(self.h) not in (0, len(self.x)):
+            raise ValueError(
+                f"cell {self.name!r}: x and h must name as many gates, got {len(self.x)} and {len(self.h)}"
+            )
+        if (self.late is None) != (self.operand is None):
+            raise ValueError(f"cell {self.name!r}: late and operand come together")
+        if self.late is not None and (self.late != max(self.h) or self.operand != len(used)):
+            raise ValueError(
+                f"cell {self.name!r}: late must be the last row of h ({max(self.h)}) and operand the next one "
+                f"({len(used)}), got {self.late} and {self.operand}"
+            )
+        if self.states < 1:
+            raise ValueError(f"cell {self.name!r}: states must be at least 1, got {self.states}")
+        if len(self.kernels(1, 2)) != (2 if self.late is None else 4):
+            raise ValueError(f"cell {self.name!r}: kernels must return {2 if self.late is None else 4} functions")
+        object.__setattr__(self, "rows", len(used) + (self.late is not None))
+        object.__setattr__(self, "groups", self._grouped(len(used)))
+
+    def _grouped(self, rows: int) -> tuple[Group, ...]:
+        groups: list[Group] = []
+        for row in range(rows):
+            kind = row in self.x, row in self.h, row == self.late
+            if groups and groups[-1][2:] == kind:
+                groups[-1] = groups[-1]._replace(count=groups[-1].count + 1)
+            else:
+                groups.append(Group(row, 1, *kind))
+        return tuple(groups)
+
+    @property
+    def gates(self) -> int:
+        """Number of gates: blocks of H columns in the kernel."""
+        return len(self.x)
+
+    @property
+    def bias_rows(self) -> int:
+        """Rows of the bias: 2 if the recurrent product has its own, else 1."""
+        return 2 if self.recurrent_bias else 1
+
+    def compiled(self, activation: str, recurrent_activation: str) -> Kernels:
+        """The kernels of this cell for two activations, by name."""
+        act = ACTIVATIONS[choose("activation", activation, ACTIVATIONS)]
+        gate = ACTIVATIONS[choose("recurrent_activation", recurrent_activation, ACTIVATIONS)]
+        return _functions(self, act, gate)
+
+
+@cache
+def _functions(cell: Cell, act: int, gate: int) -> Kernels:
+    signatures = (forward_signature, backward_signature) * 2
+    return Kernels(*map(Function, cell.kernels(act, gate), signatures))
+
+
+def register(cell: Cell) -> Cell:
+    """Put `cell` into `CELLS`, so that ``RNN(cell=name)`` and the batteries of `elman.testing` find it.
+
+    Parameters
+    ----------
+    cell : Cell
+        Its name must be new, or that of an equal cell.
+
+    Returns
+    -------
+    Cell
+        The same cell.
+
+    Raises
+    ------
+    ValueError
+        If another cell has that name.
+
+    Examples
+    --------
+    >>> from elman.cells import CELLS, register
+    >>> register(CELLS["gru"]).name
+    'gru'
+    """
+    if CELLS.get(cell.name, cell) != cell:
+        raise ValueError(f"cell: the name {cell.name!r} is taken by another cell")
+    CELLS[cell.name] = cell
+    return cell
+
+
+def get(cell: Any) -> Cell:
+    """The cell of that name, or `cell` itself if it is one already."""
+    return cell if isinstance(cell, Cell) else CELLS[choose("cell", cell, CELLS)]

@@ -1,0 +1,114 @@
+"""Border control: every argument from outside is checked here, before anything is touched, with one clear message."""
+
+from __future__ import annotations
+
+import difflib
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+
+def choose(argument: str, name: Any, table: Iterable[str]) -> str:
+    """`name`, if it is in `table`; else a ValueError that names the nearest entry.
+
+    Examples
+    --------
+    >>> choose("activation", "tahn", ["tanh", "relu"])
+    Traceback (most recent call last):
+    ValueError: activation: unknown name 'tahn', did you mean 'tanh'? Known: relu, tanh
+    """
+    known = sorted(table)
+    if isinstance(name, str) and name in known:
+        return name
+    if not isinstance(name, str):
+        raise TypeError(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
+    near = difflib.get_close_matches(name, known, 1, 0.4)
+    hint = f", did you mean {near[0]!r}?" if near else "."
+    raise ValueError(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
+
+
+def integer(argument: str, value: Any, least: int = 1) -> int:
+    """`value` as an int of at least `least`; ValueError or TypeError otherwise."""
+    if isinstance(value, (bool, np.bool_)):
+        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+    try:
+        number = operator.index(value)
+    except TypeError:
+        raise TypeError(f"{argument}: expected an integer, got {type(value).__name__} {value!r}") from None
+    if number < least:
+        raise ValueError(f"{argument}: expected an integer of at least {least}, got {number}")
+    return number
+
+
+def float_dtype(argument: str, dtype: Any) -> np.dtype:
+    """float32 or float64 as a NumPy dtype; ValueError for anything else."""
+    try:
+        found = np.dtype(dtype)
+    except TypeError:
+        found = None
+    if found not in (np.dtype(np.float32), np.dtype(np.float64)) or dtype is None:
+        raise ValueError(f"{argument}: expected 'float32' or 'float64', got {dtype!r}")
+    return found
+
+
+def numeric(argument: str, value: Any) -> np.ndarray:
+    """`value` as a non-empty array of real numbers; integers, booleans and float16 included, object dtype refused."""
+    try:
+        array = np.asarray(value)
+    except ValueError as error:
+        raise ValueError(f"{argument}: expected an array, got nested sequences of unequal length ({error})") from None
+    if array.dtype.kind not in "fiub":
+        raise TypeError(f"{argument}: expected numbers, got an array of dtype {array.dtype} and shape {array.shape}")
+    if array.size == 0:
+        raise ValueError(f"{argument}: the array is empty, its shape is {array.shape}")
+    return array
+
+
+def finite(argument: str, array: np.ndarray) -> None:
+    """ValueError with the count and first index if `array` holds NaN or infinity."""
+    if array.dtype.kind != "f":
+        return
+    # One pass without a temporary: a sum is finite only if every term is. Overflow falls through to the exact test.
+    with np.errstate(over="ignore", invalid="ignore"):
+        if np.isfinite(array.sum(dtype=np.float64)):
+            return
+    bad = ~np.isfinite(array)
+    count = int(bad.sum())
+    if count:
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        raise ValueError(
+            f"{argument}: {count} of {array.size} values are not finite (NaN or infinite), the first at index {first}: "
+            f"{array[first]}"
+        )
+
+
+def real_array(argument: str, value: Any, dtype: np.dtype, *, ndim: tuple[int, ...] | None = None) -> np.ndarray:
+    """`value` as a finite array of `dtype`; a copy only where the dtype differs.
+
+    Raises
+    ------
+    TypeError, ValueError
+        For object dtype, empty arrays, a wrong number of axes, NaN or infinities, and values beyond `dtype`'s range.
+    """
+    array = numeric(argument, value)
+    if ndim is not None and array.ndim not in ndim:
+        wanted = " or ".join(map(str, ndim))
+        raise ValueError(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
+    finite(argument, array)
+    if array.dtype == dtype:
+        return array
+    with np.errstate(over="ignore"):
+        converted = array.astype(dtype)
+    if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
+        finite(f"{argument} (as {dtype})", converted)
+    return converted
+
+
+def shaped(argument: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
+    """`value` as a finite array of `dtype` with exactly that shape."""
+    array = real_array(argument, value, dtype)
+    if array.shape != shape:
+        raise ValueError(f"{argument}: expected shape {shape}, got {array.shape}")
+    return array

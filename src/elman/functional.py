@@ -1,0 +1,117 @@
+"""Recurrent sequences as functions: outputs, states, and a tape that gives exact gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from elman import checks
+from elman.cells import Cell, get
+from elman.recurrence import Gradients, Recurrence, Tape
+
+__all__ = ["Gradients", "Tape", "recurrent"]
+
+
+def recurrent(
+    cell: str | Cell,
+    x: np.ndarray,
+    parameters: Sequence[np.ndarray],
+    initial_state: Sequence[np.ndarray] | None = None,
+    *,
+    activation: str = "tanh",
+    recurrent_activation: str = "sigmoid",
+    go_backwards: bool = False,
+) -> tuple[np.ndarray, list[np.ndarray], Tape]:
+    """Run a recurrent cell over whole sequences.
+
+    Parameters
+    ----------
+    cell : str or Cell
+        A name in `elman.cells.CELLS` ("simple", "lstm", "gru", "gru_reset_before") or a cell of your own.
+    x : ndarray of shape (B, T, I)
+        Input. Its dtype, float32 or float64, is that of the computation; other dtypes become float32.
+    parameters : sequence of ndarray
+        Kernel (I, gates * H), recurrent kernel (H, gates * H), and optionally the bias: (gates * H,), or
+        (2, gates * H) for cells with a recurrent bias. The gates' order is Keras's: i, f, g, o and u (z), r, h.
+    initial_state : sequence of ndarray of shape (B, H), optional
+        One array per state of the cell; zeros by default.
+    activation, recurrent_activation : str
+        Activations of the candidate and of the gates, from `elman.activations`.
+    go_backwards : bool
+        Read x from its end. Outputs stay in processing order.
+
+    Returns
+    -------
+    outputs : ndarray of shape (B, T, H)
+    state : list of ndarray of shape (B, H)
+        The states after the last step.
+    tape : Tape
+        ``tape.backward(d_outputs, d_state)`` gives the gradients of x, the parameters and the initial state.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If a shape, dtype or name does not fit, or x holds NaN or infinity.
+
+    Notes
+    -----
+    Backpropagation through time as in P. J. Werbos, Backpropagation through time: what it does and how to do it, Proc.
+    IEEE 78 (1990), exact and untruncated.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> rng = np.random.default_rng(0)
+    >>> x, kernel, recurrent = rng.normal(size=(2, 5, 3)), rng.normal(size=(3, 4)), rng.normal(size=(4, 4))
+    >>> outputs, state, tape = elman.functional.recurrent("simple", x, [kernel, recurrent])
+    >>> outputs.shape, state[0].shape
+    ((2, 5, 4), (2, 4))
+    >>> gradients = tape.backward(np.ones_like(outputs))
+    >>> [g.shape for g in gradients.parameters]
+    [(3, 4), (4, 4)]
+    """
+    cell = get(cell)
+    x = np.asarray(x)
+    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    x = checks.real_array("x", x, dtype, ndim=(3,))
+    weights = _checked_parameters(cell, x.shape[2], parameters, dtype)
+    units = weights[0].shape[1] // cell.gates
+    if initial_state is not None:
+        if len(initial_state) != cell.states:
+            raise ValueError(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(initial_state)}")
+        initial_state = [
+            checks.shaped(f"initial_state[{k}]", v, (x.shape[0], units), dtype) for k, v in enumerate(initial_state)
+        ]
+    recurrence = Recurrence(cell, x.shape[2], units, dtype, activation, recurrent_activation)
+    tape = recurrence.forward(x[:, ::-1] if go_backwards else x, weights, initial_state, training=True, sequences=True)
+    return tape.outputs.copy(), [v.copy() for v in tape.state], tape
+
+
+def _checked_parameters(cell: Cell, inputs: int, parameters: Sequence[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
+    """Kernel, recurrent kernel and (0..2, G) bias, contiguous and writable."""
+    given = [checks.real_array(f"parameters[{k}]", p, dtype) for k, p in enumerate(parameters)]
+    matrices = 1 + bool(cell.h)
+    if len(given) not in (matrices, matrices + 1):
+        raise ValueError(
+            f"parameters: cell {cell.name!r} takes {matrices} or {matrices + 1} arrays (kernel"
+            f"{', recurrent kernel' if cell.h else ''}, optional bias), got {len(given)}"
+        )
+    columns = given[0].shape[-1]
+    units = columns // cell.gates
+    if given[0].shape != (inputs, columns) or units * cell.gates != columns or units == 0:
+        raise ValueError(
+            f"parameters[0]: the kernel of cell {cell.name!r} must have shape ({inputs}, {cell.gates} * units), got "
+            f"{given[0].shape}"
+        )
+    if cell.h and given[1].shape != (units, columns):
+        raise ValueError(
+            f"parameters[1]: the recurrent kernel must have shape {(units, columns)}, got {given[1].shape}"
+        )
+    bias_shape = (2, columns) if cell.recurrent_bias else (columns,)
+    if len(given) > matrices and given[-1].shape != bias_shape:
+        raise ValueError(f"parameters[{matrices}]: the bias must have shape {bias_shape}, got {given[-1].shape}")
+    bias = given[-1].reshape(-1, columns) if len(given) > matrices else np.empty((0, columns), dtype)
+    recurrent = given[1] if cell.h else np.empty((0, columns), dtype)
+    return [np.require(p, dtype, "CAW") for p in (given[0], recurrent, bias)]

@@ -1,0 +1,77 @@
+"""Activations over whole arrays, and softmax over rows."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import numpy as np
+
+from elman.jit import Entry, Function, helper, invoke, prange, types, vector
+from elman.kernels.pointwise import activate, derivative, exp
+
+_CHUNK = 8192
+
+
+@cache
+def activation_functions(code: int) -> tuple[Function, Function]:
+    """``apply(x, y, lo, hi)`` and ``apply_derivative(y, dy, lo, hi)`` (dy in place) of one activation code."""
+
+    def apply(x, y, lo, hi):
+        for j in range(lo, hi):
+            y[j] = activate(code, x[j])
+
+    def apply_derivative(y, dy, lo, hi):
+        for j in range(lo, hi):
+            dy[j] *= derivative(code, y[j])
+
+    def signature(dtype: np.dtype) -> tuple:
+        return (vector(dtype),) * 2 + (types.uint64,) * 2
+
+    return Function(apply, signature), Function(apply_derivative, signature)
+
+
+@Entry
+def elementwise(function, a, b):
+    """Apply ``function(a, b, lo, hi)`` to chunks of two flat arrays."""
+    n = a.size
+    for chunk in prange((n + _CHUNK - 1) // _CHUNK):
+        lo = np.int64(chunk) * _CHUNK
+        invoke(function, a, b, np.uint64(lo), np.uint64(min(lo + _CHUNK, n)))
+
+
+@helper
+def _softmax_row(x, y):
+    highest = x[0]
+    for j in range(1, x.size):
+        # Written so that a NaN, once met, stays.
+        highest = highest if highest >= x[j] else x[j]
+    total = x[0] - x[0]
+    for j in range(x.size):
+        y[j] = exp(x[j] - highest)
+    for j in range(x.size):
+        total += y[j]
+    for j in range(x.size):
+        y[j] /= total
+
+
+@Entry
+def softmax(x, y):
+    """``y[i] = exp(x[i] - max) / sum`` for every row i of (n, O)."""
+    for i in prange(x.shape[0]):
+        _softmax_row(x[i], y[i])
+
+
+@helper
+def _softmax_gradient_row(y, dy):
+    dot = y[0] - y[0]
+    for j in range(y.size):
+        dot += y[j] * dy[j]
+    for j in range(y.size):
+        dy[j] = y[j] * (dy[j] - dot)
+
+
+@Entry
+def softmax_gradient(y, dy):
+    """``dy[i] <- y[i] * (dy[i] - y[i] . dy[i])``: from the gradient of the probabilities to that of the logits."""
+    for i in prange(y.shape[0]):
+        _softmax_gradient_row(y[i], dy[i])

@@ -1,0 +1,173 @@
+"""The abstract layer: configuration, building, forward and backward."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, ClassVar
+
+import numpy as np
+
+from elman import checks
+from elman.cells import Cell
+from elman.parameters import ParameterVector, Spec
+
+LAYERS: dict[str, type[Layer]] = {}
+"""Every layer class by name; `from_config` and saved models read it."""
+
+Shape = tuple[int | None, ...]
+
+
+@dataclass(eq=False, kw_only=True)
+class Layer(ABC):
+    """One step of a model.
+
+    A layer is its configuration (the fields of the dataclass), which becomes arithmetic when it is built for an input
+    shape and bound to its parameters. Shapes never include the batch. Calling a layer on an array runs it at once, for
+    scripts; a layer that is not part of a model then builds itself, with ``seed`` 0.
+
+    Parameters
+    ----------
+    name : str, optional
+        By default the class name in lower case; `Sequential` adds a number where two layers share a name.
+    """
+
+    name: str | None = None
+
+    shape: ClassVar[Shape | None] = None
+    output_shape: ClassVar[Shape | None] = None
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        if not cls.__name__.startswith("_"):
+            LAYERS[cls.__name__] = cls
+
+    def __post_init__(self) -> None:
+        if self.name is not None and (not isinstance(self.name, str) or not self.name):
+            raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
+        self.parameters: list[np.ndarray] = []
+        self.gradients: list[np.ndarray] = []
+
+    # ---- what a layer defines
+
+    @abstractmethod
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """Output shape for an input shape; ValueError if the layer cannot take it."""
+
+    def specs(self, shape: Shape) -> list[Spec]:
+        """The parameters for an input shape."""
+        return []
+
+    def prepare(self, shape: Shape, dtype: np.dtype) -> None:
+        """Set up what forward needs for inputs of `shape`, once the parameters are bound."""
+
+    @abstractmethod
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """Output for x (batch, *shape). May return memory that the next call reuses."""
+
+    @abstractmethod
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """Write the parameters' gradients for the last training forward; return that of x if asked for."""
+
+    # ---- shared
+
+    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+        """Bind the layer to the arrays `views` gives for its parameters and gradients; return the output shape."""
+        output = self.compute_output_shape(shape)
+        self.parameters, self.gradients = views()
+        self.prepare(shape, dtype)
+        self.shape, self.output_shape, self.dtype = shape, output, dtype
+        return output
+
+    def build_alone(self, shape: Shape, dtype: np.dtype) -> None:
+        """Build with parameters of its own."""
+        self.compute_output_shape(shape)
+        vector = ParameterVector(self.specs(shape), dtype, np.random.default_rng(0))
+        self.build(shape, dtype, lambda: (vector.views(vector.values), vector.views(vector.gradients)))
+
+    def __call__(self, x: np.ndarray) -> np.ndarray:
+        """Run the layer on x (batch, *shape) and return a new array."""
+        return np.array(self.forward(self._called(x), training=False))
+
+    def _called(self, x: np.ndarray) -> np.ndarray:
+        x = np.asarray(x)
+        dtype = self.dtype if self.shape is not None else x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
+        x = checks.real_array("x", x, dtype)
+        if self.shape is None:
+            self.build_alone(x.shape[1:], dtype)
+        check_shape(f"x, for layer {self.name or type(self).__name__},", x.shape[1:], self.shape)
+        return x
+
+    def get_weights(self) -> list[np.ndarray]:
+        """Copies of the parameters."""
+        return [p.copy() for p in self.parameters]
+
+    def set_weights(self, weights: Sequence[np.ndarray]) -> None:
+        """Overwrite the parameters; all shapes are checked before the first is written."""
+        assign(self.parameters, weights)
+
+    def count_params(self) -> int:
+        """Number of scalar parameters."""
+        return sum(p.size for p in self.parameters)
+
+    def get_config(self) -> dict[str, Any]:
+        """The configuration as JSON values; ``type(layer).from_config(config)`` gives an equal unbuilt layer."""
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Layer:
+        """The layer that `get_config` described."""
+        return cls(**config)
+
+
+def serialize(layer: Layer) -> dict[str, Any]:
+    """Class name and configuration of a layer, as JSON values."""
+    return {"class_name": type(layer).__name__, "config": layer.get_config()}
+
+
+def deserialize(description: dict[str, Any]) -> Layer:
+    """The layer that `serialize` described; ValueError for an unknown class."""
+    name = checks.choose("layer", description["class_name"], LAYERS)
+    return LAYERS[name].from_config(description["config"])
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, Layer):
+        return serialize(value)
+    if isinstance(value, Cell):
+        return value.name
+    if hasattr(value, "get_config"):
+        return {"class_name": type(value).__name__, "config": value.get_config()}
+    if isinstance(value, tuple):
+        return list(value)
+    return value
+
+
+def check_shape(argument: str, shape: tuple[int, ...], expected: Shape) -> None:
+    """ValueError unless `shape` agrees with `expected`, where None stands for any length."""
+    if len(shape) != len(expected) or any(e is not None and s != e for s, e in zip(shape, expected, strict=True)):
+        raise ValueError(
+            f"{argument} expected shape {display(expected)}, got {display(shape)} (the first axis is the batch)"
+        )
+
+
+def display(shape: Shape) -> str:
+    """A shape with its batch axis, None written as a star."""
+    return "(" + ", ".join(["N", *("*" if s is None else str(s) for s in shape)]) + ")"
+
+
+def assign(targets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
+    """Copy `weights` into `targets` after checking number, shapes and finiteness of all."""
+    weights = list(weights)
+    if len(weights) != len(targets):
+        raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
+    checked = [
+        checks.shaped(f"weights[{k}]", w, t.shape, t.dtype)
+        for k, (w, t) in enumerate(zip(weights, targets, strict=True))
+    ]
+    for target, value in zip(targets, checked, strict=True):
+        target[...] = value
+
+
+__all__ = ["LAYERS", "Layer", "Shape", "assign", "check_shape", "deserialize", "display", "field", "serialize"]

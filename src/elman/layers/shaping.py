@@ -1,0 +1,181 @@
+"""Layers that only move data: `Input`, `Flatten`, `RepeatVector`, `TimeDistributed`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from elman import checks
+from elman.layers.base import Layer, Shape, deserialize
+from elman.parameters import Spec
+
+
+@dataclass(eq=False)
+class Input(Layer):
+    """Declares the shape of a model's input, without the batch.
+
+    Parameters
+    ----------
+    shape : tuple of int or None
+        (T, I) for sequences, where T may be None for any length; (F,) for vectors.
+    name : str, optional
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an entry is no positive integer.
+
+    Examples
+    --------
+    >>> import elman
+    >>> elman.Sequential([elman.layers.Input((None, 3)), elman.layers.GRU(4)]).output_shape
+    (4,)
+    """
+
+    shape: Shape
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not isinstance(self.shape, (tuple, list)) or len(self.shape) not in (1, 2):
+            raise ValueError(f"shape: expected (time, features) or (features,), got {self.shape!r}")
+        self.shape = tuple(s if s is None else checks.integer("shape", s) for s in self.shape)
+        if self.shape[-1] is None:
+            raise ValueError(f"shape: the number of features must be known, got {self.shape}")
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """The declared shape."""
+        return self.shape
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """x."""
+        return x
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """dy."""
+        return dy
+
+
+@dataclass(eq=False)
+class Flatten(Layer):
+    """(T, F) to (T * F,); vectors stay as they are.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> elman.layers.Flatten()(np.zeros((2, 3, 4))).shape
+    (2, 12)
+    """
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """One axis with all elements."""
+        if None in shape:
+            raise ValueError(f"layer {self.name or 'Flatten'}: the number of time steps must be known, got {shape}")
+        return (int(np.prod(shape)),)
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """x, reshaped."""
+        return x.reshape(x.shape[0], -1)
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """dy, reshaped back."""
+        return dy.reshape(dy.shape[0], *self.shape)
+
+
+@dataclass(eq=False)
+class RepeatVector(Layer):
+    """(F,) to (n, F): the vector at every one of n steps.
+
+    Parameters
+    ----------
+    n : int
+    name : str, optional
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> elman.layers.RepeatVector(3)(np.ones((2, 4))).shape
+    (2, 3, 4)
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n = checks.integer("n", self.n)
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """(n, F)."""
+        if len(shape) != 1:
+            raise ValueError(f"layer {self.name or 'RepeatVector'}: takes (features,), got {shape}")
+        return (self.n, *shape)
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """x at every step, without copying."""
+        return np.broadcast_to(x[:, None], (x.shape[0], self.n, x.shape[1]))
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """Sum over the steps."""
+        return dy.sum(axis=1)
+
+
+@dataclass(eq=False)
+class TimeDistributed(Layer):
+    """Applies a layer to every time step alone.
+
+    Parameters
+    ----------
+    layer : Layer
+        Any layer that takes one step's shape; steps become rows of its batch.
+    name : str, optional
+
+    Raises
+    ------
+    TypeError
+        If `layer` is no layer.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> elman.layers.TimeDistributed(elman.layers.Dense(2))(np.zeros((3, 5, 4))).shape
+    (3, 5, 2)
+    """
+
+    layer: Layer
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if isinstance(self.layer, dict):
+            self.layer = deserialize(self.layer)
+        if not isinstance(self.layer, Layer):
+            raise TypeError(f"layer: expected a layer, got {type(self.layer).__name__}")
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """(T, *output of the layer)."""
+        if len(shape) < 2:
+            raise ValueError(f"layer {self.name or 'TimeDistributed'}: takes (time, ...), got {shape}")
+        return (shape[0], *self.layer.compute_output_shape(shape[1:]))
+
+    def specs(self, shape: Shape) -> list[Spec]:
+        """Those of the inner layer."""
+        return self.layer.specs(shape[1:])
+
+    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+        """Bind this layer and the inner one to the same arrays."""
+        arrays = views()
+        self.layer.build(shape[1:], dtype, lambda: arrays)
+        return super().build(shape, dtype, lambda: arrays)
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """The inner layer on (B * T, ...)."""
+        y = self.layer.forward(x.reshape(-1, *x.shape[2:]), training=training)
+        return y.reshape(*x.shape[:2], *y.shape[1:])
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """The inner layer's gradient, reshaped."""
+        dx = self.layer.backward(dy.reshape(-1, *dy.shape[2:]), input_gradient=input_gradient)
+        return dx.reshape(*dy.shape[:2], *dx.shape[1:]) if input_gradient else None

@@ -1,0 +1,121 @@
+"""Callbacks: hooks into training with Keras's method names, and `History`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+Logs = dict[str, float]
+
+_HOOKS = [
+    f"on_{where}_{when}"
+    for where in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch")
+    for when in ("begin", "end")
+]
+
+
+class Callback:
+    """Base class of callbacks; every hook does nothing.
+
+    A subclass overrides the hooks it needs: ``on_train_begin(logs)``, ``on_train_end(logs)``, ``on_epoch_begin(epoch,
+    logs)``, ``on_epoch_end(epoch, logs)``, ``on_train_batch_begin(batch, logs)``, ``on_train_batch_end(batch, logs)``,
+    and the same for ``test`` and ``predict``. Epochs and batches count from 0. `logs` holds the loss and metrics so
+    far. A hook may set ``self.model.stop_training = True``, which ends training after the running epoch's step.
+
+    Attributes
+    ----------
+    model : Sequential
+        The model in training.
+    params : dict
+        "epochs", "steps" and "verbose".
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> class Stop(elman.callbacks.Callback):
+    ...     def on_epoch_end(self, epoch, logs):
+    ...         self.model.stop_training = epoch == 1
+    >>> model = elman.Sequential([elman.layers.SimpleRNN(2), elman.layers.Dense(1)], seed=0)
+    >>> model.compile("sgd", "mse")
+    >>> history = model.fit(np.ones((4, 3, 1)), np.ones(4), epochs=9, verbose=0, callbacks=[Stop()])
+    >>> history.epoch
+    [0, 1]
+    """
+
+    model: Any = None
+    params: dict[str, Any] = {}
+
+    def set_model(self, model: Any) -> None:
+        """Called once before training."""
+        self.model = model
+
+    def set_params(self, params: dict[str, Any]) -> None:
+        """Called once before training."""
+        self.params = params
+
+
+def _nothing(self: Callback, *args: Any) -> None:
+    """Do nothing."""
+
+
+for _name in _HOOKS:
+    setattr(Callback, _name, _nothing)
+
+
+class History(Callback):
+    """What `fit` returns: the loss and metrics of every epoch.
+
+    Attributes
+    ----------
+    history : dict of str to list of float
+        One list per quantity, "val_" in front for the validation data.
+    epoch : list of int
+    params : dict
+
+    Examples
+    --------
+    >>> import elman
+    >>> history = elman.callbacks.History()
+    >>> history.on_epoch_end(0, {"loss": 0.5})
+    >>> history.history
+    {'loss': [0.5]}
+    """
+
+    def __init__(self) -> None:
+        self.history: dict[str, list[float]] = {}
+        self.epoch: list[int] = []
+
+    def on_epoch_end(self, epoch: int, logs: Logs) -> None:
+        """Append the epoch's values."""
+        self.epoch.append(epoch)
+        for name, value in logs.items():
+            self.history.setdefault(name, []).append(value)
+
+
+class Hooks:
+    """Calls a hook on all callbacks that override it."""
+
+    def __init__(self, callbacks: Iterable[Callback] | None, model: Any, params: dict[str, Any]) -> None:
+        self._callbacks = list(callbacks or [])
+        for callback in self._callbacks:
+            if not isinstance(callback, Callback):
+                raise TypeError(
+                    f"callbacks: expected elman.callbacks.Callback instances, got {type(callback).__name__}"
+                )
+        for callback in self._callbacks:
+            callback.set_model(model)
+            callback.set_params(params)
+        self._by_hook = {
+            name: [getattr(c, name) for c in self._callbacks if getattr(type(c), name) is not _nothing]
+            for name in _HOOKS
+        }
+
+    def wants(self, hook: str) -> bool:
+        """Whether any callback overrides `hook`."""
+        return bool(self._by_hook[hook])
+
+    def call(self, hook: str, *args: Any) -> None:
+        """Call `hook` on all who override it, in order."""
+        for method in self._by_hook[hook]:
+            method(*args)

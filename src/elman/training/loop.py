@@ -1,0 +1,144 @@
+"""The loops behind fit, evaluate and predict."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from elman import checks
+from elman.metrics import Metric
+from elman.training.callbacks import Hooks, Logs
+from elman.training.data import Rows
+from elman.training.progress import Progress
+
+
+class Trainable(Protocol):
+    """What the loops need of a model."""
+
+    stop_training: bool
+
+    def train_step(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
+        """One update; loss and outputs (rows, O)."""
+
+    def test_step(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
+        """Loss and outputs without an update."""
+
+
+class Scores:
+    """Running means of the loss and the metrics over batches."""
+
+    def __init__(self, metrics: list[Metric], weighted: list[Metric]) -> None:
+        self.metrics, self.weighted = metrics, weighted
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget everything."""
+        self._sum, self._count = 0.0, 0
+        for metric in (*self.metrics, *self.weighted):
+            metric.reset_state()
+
+    def add(self, loss: float, size: int, y: np.ndarray, outputs: np.ndarray, w: np.ndarray | None) -> None:
+        """One batch of `size` samples."""
+        self._sum += loss * size
+        self._count += size
+        for metric in self.metrics:
+            metric.update_state(y, outputs)
+        for metric in self.weighted:
+            metric.update_state(y, outputs, w)
+
+    def logs(self, prefix: str = "") -> Logs:
+        """The means so far, "loss" first."""
+        results = {m.name: m.result() for m in (*self.metrics, *self.weighted)}
+        return {prefix + k: v for k, v in {"loss": self._sum / max(1, self._count), **results}.items()}
+
+    @property
+    def loss(self) -> float:
+        """The mean loss so far."""
+        return self._sum / max(1, self._count)
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """The numbers `fit` runs by."""
+
+    batch_size: int
+    epochs: int
+    initial_epoch: int
+    shuffle: bool
+    steps: int
+    verbose: int
+    validation_batch_size: int
+    validation_steps: int | None
+    validation_freq: int
+
+
+def count_steps(argument: str, n: int, batch_size: int, steps: Any) -> int:
+    """Batches of an epoch: all of them, or the first `steps`."""
+    whole = -(-n // batch_size)
+    if steps is None:
+        return whole
+    steps = checks.integer(argument, steps)
+    if steps > whole:
+        raise ValueError(f"{argument}: {n} samples give {whole} batches of {batch_size}, got {steps}")
+    return steps
+
+
+def fit(
+    model: Trainable, rows: Rows, validation: Rows | None, plan: Schedule, hooks: Hooks, scores: Scores,
+    rng: np.random.Generator,
+) -> None:  # fmt: skip
+    """Train epoch by epoch."""
+    model.stop_training = False
+    hooks.call("on_train_begin", {})
+    logs: Logs = {}
+    for epoch in range(plan.initial_epoch, plan.epochs):
+        hooks.call("on_epoch_begin", epoch, {})
+        progress = Progress(plan.verbose, plan.steps, f"Epoch {epoch + 1}/{plan.epochs}")
+        scores.reset()
+        order = rng.permutation(len(rows)) if plan.shuffle else None
+        _train_epoch(model, rows, plan, order, hooks, scores, progress)
+        logs = scores.logs()
+        if validation is not None and (epoch + 1) % plan.validation_freq == 0:
+            steps = plan.validation_steps
+            logs |= evaluate(model, validation, plan.validation_batch_size, steps, hooks, scores, "val_")
+        progress.end(logs)
+        hooks.call("on_epoch_end", epoch, logs)
+        if model.stop_training:
+            break
+    hooks.call("on_train_end", logs)
+
+
+def _train_epoch(
+    model: Trainable, rows: Rows, plan: Schedule, order: np.ndarray | None, hooks: Hooks, scores: Scores,
+    progress: Progress,
+) -> None:  # fmt: skip
+    before, after = hooks.wants("on_train_batch_begin"), hooks.wants("on_train_batch_end")
+    for k, (x, y, w) in enumerate(rows.batches(plan.batch_size, order, plan.steps)):
+        if before:
+            hooks.call("on_train_batch_begin", k, {})
+        loss, outputs = model.train_step(x, y, w)
+        scores.add(loss, len(x), y, outputs, w)
+        progress.step(k + 1, scores.loss)
+        if after:
+            hooks.call("on_train_batch_end", k, scores.logs())
+        if model.stop_training:
+            return
+
+
+def evaluate(
+    model: Trainable, rows: Rows, batch_size: int, steps: int | None, hooks: Hooks, scores: Scores, prefix: str = ""
+) -> Logs:
+    """Loss and metrics over `rows`, under names with `prefix`."""
+    scores.reset()
+    hooks.call("on_test_begin", {})
+    for k, (x, y, w) in enumerate(rows.batches(batch_size, None, steps)):
+        hooks.call("on_test_batch_begin", k, {})
+        loss, outputs = model.test_step(x, y, w)
+        scores.add(loss, len(x), y, outputs, w)
+        if hooks.wants("on_test_batch_end"):
+            hooks.call("on_test_batch_end", k, scores.logs())
+    logs = scores.logs(prefix)
+    hooks.call("on_test_end", logs)
+    return logs
