@@ -1,0 +1,71 @@
+"""Benchmarks of elman, and the one table of cells, sizes and dtypes that they and ``peers.py`` share.
+
+Importing this file needs neither elman nor NumPy: the peers' interpreter may have no elman.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+__all__ = ["CELLS", "DTYPES", "GATES", "SIZES", "Size", "batch", "make_model", "step_flops"]
+
+GATES = {"simple": 1, "gru": 3, "lstm": 4}
+CELLS = tuple(GATES)
+DTYPES = ("float32", "float64")
+
+
+class Size(NamedTuple):
+    """Batch, time steps, input features, units."""
+
+    B: int
+    T: int
+    I: int  # noqa: E741 - the notation of the whole project
+    H: int
+
+
+SIZES = {
+    "x".join(map(str, size)): size
+    for size in (
+        Size(32, 24, 1, 16),
+        Size(32, 48, 1, 32),
+        Size(32, 100, 8, 64),
+        Size(64, 100, 8, 128),
+        Size(64, 100, 32, 256),
+        Size(1, 500, 8, 64),
+        Size(256, 24, 8, 32),
+        Size(64, 50, 256, 512),
+    )
+}
+"""Sizes by their label, which is ``BxTxIxH``."""
+
+
+def step_flops(cell: str, size: Size) -> int:
+    """Operations of one training step in the products with the weights: forward, backward recursion, weight gradients.
+
+    Gate arithmetic, head, loss and optimizer are not counted, nor is the gradient of the input, which training one
+    layer does not need.
+    """
+    columns = GATES[cell] * size.H
+    forward = 2 * size.B * size.T * (size.I + size.H) * columns
+    recursion = 2 * size.B * size.T * size.H * columns
+    return forward + recursion + forward
+
+
+def batch(size: Size, dtype: str, batches: int = 1) -> tuple[Any, Any]:
+    """Random input (batches * B, T, I) and target (batches * B, 1)."""
+    import numpy as np
+
+    rng = np.random.default_rng(0)
+    n = batches * size.B
+    return rng.standard_normal((n, size.T, size.I)).astype(dtype), rng.standard_normal((n, 1)).astype(dtype)
+
+
+def make_model(cell: str, size: Size, dtype: str) -> Any:
+    """Compiled elman model: one recurrent layer, Dense(1) on its last output, mse, Adam."""
+    import elman
+
+    layer = {"simple": elman.layers.SimpleRNN, "gru": elman.layers.GRU, "lstm": elman.layers.LSTM}[cell]
+    layers = [elman.layers.Input((size.T, size.I)), layer(size.H), elman.layers.Dense(1)]
+    model = elman.Sequential(layers, dtype=dtype, seed=0)
+    model.compile("adam", "mse")
+    return model

@@ -1,0 +1,37 @@
+"""The recurrence alone, under layers and model: `elman.functional.recurrent` and its tape."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from benchmarks import CELLS, DTYPES, GATES, SIZES, batch
+
+
+class Recurrent:
+    """Forward, and forward with backward, of one layer with a gradient at every output."""
+
+    params = (CELLS, tuple(SIZES), DTYPES)
+    param_names = ("cell", "BxTxIxH", "dtype")
+
+    def setup(self, cell: str, size: str, dtype: str) -> None:
+        from elman import functional, initializers
+
+        self.recurrent = functional.recurrent
+        units, columns = SIZES[size].H, GATES[cell] * SIZES[size].H
+        rng = np.random.default_rng(0)
+        self.parameters = [
+            initializers.get("glorot_uniform")((SIZES[size].I, columns), dtype, rng),
+            initializers.get("orthogonal")((units, columns), dtype, rng),
+            np.zeros((2, columns) if cell == "gru" else columns, dtype),
+        ]
+        self.x, _ = batch(SIZES[size], dtype)
+        outputs, _, tape = self.recurrent(cell, self.x, self.parameters)
+        self.d_outputs = np.random.default_rng(1).standard_normal(outputs.shape).astype(dtype)
+        tape.backward(self.d_outputs)
+
+    def time_forward(self, cell: str, size: str, dtype: str) -> None:
+        self.recurrent(cell, self.x, self.parameters)
+
+    def time_forward_backward(self, cell: str, size: str, dtype: str) -> None:
+        tape = self.recurrent(cell, self.x, self.parameters)[2]
+        tape.backward(self.d_outputs)
