@@ -19,10 +19,10 @@ CHAINS = 12
 
 
 @jit.intrinsic
-def _chains(typingctx, array, count):  # noqa: ANN001, ANN202 - Numba fixes this form
+def _chains(typingctx, array, count):
     signature = jit.types.void(array, jit.types.int64)
 
-    def codegen(context, builder, sig, values):  # noqa: ANN001, ANN202
+    def codegen(context, builder, sig, values):
         dtype = np.dtype(str(array.dtype))
         emit = _Emitter(builder, context.get_value_type(array.dtype), lanes(dtype))
         data = context.make_array(array)(context, builder, values[0]).data
@@ -42,7 +42,7 @@ def _chains(typingctx, array, count):  # noqa: ANN001, ANN202 - Numba fixes this
 
 
 @jit.helper
-def _run(array, count):  # noqa: ANN001, ANN202
+def _run(array, count):
     _chains(array, count)
 
 

@@ -15,7 +15,7 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import GATES, Size, batch, make_model
+from benchmarks import PEER_GATES, Size, batch, make_model
 
 THREADS = 2
 Step = Callable[[], float]
@@ -75,17 +75,17 @@ def _jax_cell(cell: str) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    def simple(state, z, r, _):  # noqa: ANN001, ANN202
+    def simple(state, z, r, _):
         return (jnp.tanh(z + state[0] @ r),)
 
-    def gru(state, z, r, br):  # noqa: ANN001, ANN202
+    def gru(state, z, r, br):
         zz, zr, zh = jnp.split(z, 3, axis=-1)
         hz, hr, hh = jnp.split(state[0] @ r + br, 3, axis=-1)
         update = jax.nn.sigmoid(zz + hz)
         candidate = jnp.tanh(zh + jax.nn.sigmoid(zr + hr) * hh)
         return (update * state[0] + (1 - update) * candidate,)
 
-    def lstm(state, z, r, _):  # noqa: ANN001, ANN202
+    def lstm(state, z, r, _):
         i, f, c, o = jnp.split(z + state[0] @ r, 4, axis=-1)
         new = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(c)
         return (jax.nn.sigmoid(o) * jnp.tanh(new), new)
@@ -99,16 +99,16 @@ def jax_steps(cell: str, size: Size) -> dict[str, Step]:
     import jax.numpy as jnp
     import numpy as np
 
-    columns, cell_step = GATES[cell] * size.H, _jax_cell(cell)
+    columns, cell_step = PEER_GATES[cell] * size.H, _jax_cell(cell)
     x, y = (jax.device_put(a) for a in batch(size, "float32"))
 
-    def loss(p, x, y, unroll):  # noqa: ANN001, ANN202
+    def loss(p, x, y, unroll):
         z = jnp.swapaxes(x, 0, 1) @ p["w"] + p["b"]
         start = tuple(jnp.zeros((size.B, size.H), jnp.float32) for _ in range(2 if cell == "lstm" else 1))
         last, _ = jax.lax.scan(lambda s, zt: (cell_step(s, zt, p["r"], p["br"]), None), start, z, unroll=unroll)
         return jnp.mean((last[0] @ p["v"] + p["c"] - y) ** 2)
 
-    def update(unroll, carry, x, y):  # noqa: ANN001, ANN202
+    def update(unroll, carry, x, y):
         p, m, v, t = carry
         value, g = jax.value_and_grad(loss)(p, x, y, unroll)
         t = t + 1
@@ -213,7 +213,7 @@ def serve(library: str) -> None:
     for line in sys.stdin:
         try:
             answer = _answer(library, state, json.loads(line))
-        except Exception as error:  # noqa: BLE001 - the table goes on without this cell
+        except Exception as error:
             answer = {"error": f"{type(error).__name__}: {error}"}
         print(json.dumps(answer), file=out)
 

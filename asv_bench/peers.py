@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks import CELLS, SIZES, Size, step_flops
+from benchmarks import PEER_GATES, SIZES, Size, step_flops
 
 LIBRARIES = ("elman", "torch", "jax")
 TITLES = {"elman": "elman", "torch": "PyTorch", "jax": "JAX"}
@@ -131,7 +131,7 @@ def _cell(value: float | None, form: str) -> str:
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--cells", nargs="+", default=CELLS, choices=CELLS)
+    parser.add_argument("--cells", nargs="+", default=list(PEER_GATES), choices=list(PEER_GATES))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, metavar="BxTxIxH", help="see SIZES")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per row (default 5); medians are reported")
     parser.add_argument("--seconds", type=float, default=0.2, help="least time per library and round (default 0.2)")

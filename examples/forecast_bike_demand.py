@@ -44,7 +44,7 @@ def windows(users: np.ndarray, inputs: np.ndarray, starts: np.ndarray) -> tuple[
 
 
 def plot(path: str, actual: np.ndarray, forecast: np.ndarray, week_ago: np.ndarray) -> None:
-    """Save a week of forecasts, each day made at its midnight, and the error by lead time."""
+    """Save a week of forecasts, one made every 24 hours, and the error by lead time."""
     import matplotlib
 
     matplotlib.use("Agg")
@@ -110,7 +110,8 @@ def main() -> None:
         print(f"  {name:20} {error:6.1f} bikes")
     yesterday, week_ago, ours = errors.values()
     print(f"{ours / min(yesterday, week_ago):.2f} of the better baseline")
-    print(f"{seconds / max(1, options.epochs):.2f} s per epoch, {time.perf_counter() - begin:.1f} s in all, with compiling")
+    total = time.perf_counter() - begin
+    print(f"{seconds / max(1, options.epochs):.2f} s per epoch, {total:.1f} s in all, with compiling")
     if find_spec("matplotlib"):
         plot(options.plot, actual, forecast, users[hours - WEEK])
 

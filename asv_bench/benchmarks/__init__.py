@@ -1,4 +1,4 @@
-"""Benchmarks of elman, and the one table of cells, sizes and dtypes that they and ``peers.py`` share.
+"""Benchmarks of elman, and the one table of sizes and dtypes that they and ``peers.py`` share.
 
 Importing this file needs neither elman nor NumPy: the peers' interpreter may have no elman.
 """
@@ -7,10 +7,11 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["CELLS", "DTYPES", "GATES", "SIZES", "Size", "batch", "make_model", "step_flops"]
+__all__ = ["DTYPES", "PEER_GATES", "SIZES", "Size", "batch", "make_model", "step_flops"]
 
-GATES = {"simple": 1, "gru": 3, "lstm": 4}
-CELLS = tuple(GATES)
+PEER_GATES = {"simple": 1, "gru": 3, "lstm": 4}
+"""Gates of the cells that the peers have too; benchmarks of elman alone take every registered cell."""
+
 DTYPES = ("float32", "float64")
 
 
@@ -19,7 +20,7 @@ class Size(NamedTuple):
 
     B: int
     T: int
-    I: int  # noqa: E741 - the notation of the whole project
+    I: int
     H: int
 
 
@@ -45,7 +46,7 @@ def step_flops(cell: str, size: Size) -> int:
     Gate arithmetic, head, loss and optimizer are not counted, nor is the gradient of the input, which training one
     layer does not need.
     """
-    columns = GATES[cell] * size.H
+    columns = PEER_GATES[cell] * size.H
     forward = 2 * size.B * size.T * (size.I + size.H) * columns
     recursion = 2 * size.B * size.T * size.H * columns
     return forward + recursion + forward
@@ -64,8 +65,7 @@ def make_model(cell: str, size: Size, dtype: str) -> Any:
     """Compiled elman model: one recurrent layer, Dense(1) on its last output, mse, Adam."""
     import elman
 
-    layer = {"simple": elman.layers.SimpleRNN, "gru": elman.layers.GRU, "lstm": elman.layers.LSTM}[cell]
-    layers = [elman.layers.Input((size.T, size.I)), layer(size.H), elman.layers.Dense(1)]
+    layers = [elman.layers.Input((size.T, size.I)), elman.layers.RNN(size.H, cell=cell), elman.layers.Dense(1)]
     model = elman.Sequential(layers, dtype=dtype, seed=0)
     model.compile("adam", "mse")
     return model

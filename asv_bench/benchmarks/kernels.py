@@ -4,25 +4,26 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks import CELLS, DTYPES, GATES, SIZES, batch
+from benchmarks import DTYPES, SIZES, batch
+from elman.cells import CELLS
 
 
 class Recurrent:
     """Forward, and forward with backward, of one layer with a gradient at every output."""
 
-    params = (CELLS, tuple(SIZES), DTYPES)
+    params = (tuple(CELLS), tuple(SIZES), DTYPES)
     param_names = ("cell", "BxTxIxH", "dtype")
 
     def setup(self, cell: str, size: str, dtype: str) -> None:
         from elman import functional, initializers
 
         self.recurrent = functional.recurrent
-        units, columns = SIZES[size].H, GATES[cell] * SIZES[size].H
+        units, columns = SIZES[size].H, CELLS[cell].gates * SIZES[size].H
         rng = np.random.default_rng(0)
         self.parameters = [
             initializers.get("glorot_uniform")((SIZES[size].I, columns), dtype, rng),
             initializers.get("orthogonal")((units, columns), dtype, rng),
-            np.zeros((2, columns) if cell == "gru" else columns, dtype),
+            np.zeros((2, columns) if CELLS[cell].recurrent_bias else columns, dtype),
         ]
         self.x, _ = batch(SIZES[size], dtype)
         outputs, _, tape = self.recurrent(cell, self.x, self.parameters)

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import CELLS, SIZES, Size, batch, make_model
+from benchmarks import SIZES, Size, batch, make_model
+from elman.cells import CELLS
 
 BATCHES = 4
 
@@ -10,7 +11,7 @@ BATCHES = 4
 class FitMemory:
     """`peakmem_fit` minus `peakmem_before_fit` is what the fit itself takes: states of one batch and copies of data."""
 
-    params = (CELLS, ("32x100x8x64", "64x100x32x256", "64x50x256x512"))
+    params = (tuple(CELLS), ("32x100x8x64", "64x100x32x256", "64x50x256x512"))
     param_names = ("cell", "BxTxIxH")
 
     def setup_cache(self) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from benchmarks import CELLS, DTYPES, SIZES, batch, make_model
+from benchmarks import DTYPES, SIZES, batch, make_model
+from elman.cells import CELLS
 
 
 class Predict:
     """`predict_on_batch` and `predict` over all cells, sizes and float types."""
 
-    params = (CELLS, tuple(SIZES), DTYPES)
+    params = (tuple(CELLS), tuple(SIZES), DTYPES)
     param_names = ("cell", "BxTxIxH", "dtype")
 
     def setup(self, cell: str, size: str, dtype: str) -> None:

@@ -10,7 +10,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from benchmarks import CELLS
+from elman.cells import CELLS
 
 _BENCHMARKS = Path(__file__).resolve().parents[1]
 _FIRST_FIT = """
@@ -46,7 +46,7 @@ def _first_fit(cell: str, cache: str) -> float:
 class FirstFit:
     """Seconds of a process that imports elman, builds a model and fits two batches."""
 
-    params = (CELLS,)
+    params = (tuple(CELLS),)
     param_names = ("cell",)
     unit = "s"
 

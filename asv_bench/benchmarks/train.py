@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from benchmarks import CELLS, DTYPES, SIZES, batch, make_model
+from benchmarks import DTYPES, SIZES, batch, make_model
+from elman.cells import CELLS
 
 FIT_BATCHES = 32
 
@@ -10,7 +11,7 @@ FIT_BATCHES = 32
 class Train:
     """`train_on_batch` over all cells, sizes and float types."""
 
-    params = (CELLS, tuple(SIZES), DTYPES)
+    params = (tuple(CELLS), tuple(SIZES), DTYPES)
     param_names = ("cell", "BxTxIxH", "dtype")
 
     def setup(self, cell: str, size: str, dtype: str) -> None:
@@ -25,7 +26,7 @@ class Train:
 class Fit:
     """One epoch of 32 batches beside 32 single steps on the same batches: the difference is what the loop costs."""
 
-    params = (CELLS, ("32x24x1x16", "32x100x8x64"))
+    params = (tuple(CELLS), ("32x24x1x16", "32x100x8x64"))
     param_names = ("cell", "BxTxIxH")
 
     def setup(self, cell: str, size: str) -> None:

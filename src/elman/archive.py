@@ -61,7 +61,8 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
         raise ValueError(f"path: {name!r} is no elman file, or it is damaged ({error})") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(
-            f"path: {name!r} has format {version}, this version of elman reads up to {FORMAT}; a newer elman can load it"
+            f"path: {name!r} has format {version}, this version of elman reads formats up to {FORMAT}; a newer one can"
+            " load it"
         )
     if found != kind:
         raise ValueError(f"path: {name!r} holds a {found}, not a {kind}")

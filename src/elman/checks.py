@@ -85,7 +85,7 @@ def finite(argument: str, array: np.ndarray) -> None:
 
 
 def real_array(argument: str, value: Any, dtype: np.dtype, *, ndim: tuple[int, ...] | None = None) -> np.ndarray:
-    """`value` as a finite array of `dtype`; a copy only where the dtype differs.
+    """`value` as a finite array of `dtype` that `addressable` passes; a copy only where it must be one.
 
     Raises
     ------
@@ -98,12 +98,19 @@ def real_array(argument: str, value: Any, dtype: np.dtype, *, ndim: tuple[int, .
         raise ValueError(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
     finite(argument, array)
     if array.dtype == dtype:
-        return array
+        return addressable(array)
     with np.errstate(over="ignore"):
         converted = array.astype(dtype)
     if array.dtype.kind == "f" and array.dtype.itemsize > dtype.itemsize:
         finite(f"{argument} (as {dtype})", converted)
     return converted
+
+
+def addressable(array: np.ndarray) -> np.ndarray:
+    """`array`, or a copy where an element is not at a whole multiple of its size, as in a field of a record array."""
+    if array.flags.aligned and all(stride % array.itemsize == 0 for stride in array.strides):
+        return array
+    return array.copy()
 
 
 def shaped(argument: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:

@@ -15,16 +15,14 @@ Nothing compiles when this module is imported. Three kinds of compiled function 
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import os
 import platform
 import sys
-import tempfile
 import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import llvmlite
 import numba
@@ -34,13 +32,16 @@ from numba.core import cgutils, config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.extending import intrinsic, overload
 
+from elman import places
+
 __all__ = [
     "DISABLED",
     "Entry",
     "Function",
     "cache_directory",
-    "cache_state",
     "cgutils",
+    "compile_counts",
+    "cpu_name",
     "force_inlined",
     "helper",
     "inlined",
@@ -53,15 +54,18 @@ __all__ = [
     "types",
     "vector",
     "vector_bytes",
+    "versions",
 ]
 
 DISABLED = bool(config.DISABLE_JIT)
 """True under ``NUMBA_DISABLE_JIT=1``: every kernel then runs as plain Python."""
 
-# Never fastmath=True: it implies nnan and ninf, which delete every test for NaN. "contract" allows FMA, "reassoc" lets
-# reductions vectorise, "arcp" and "nsz" cost nothing here, "afn" permits approximate divisions of vectors.
+# Elementwise code is strict: LLVM runs the last elements of a loop by scalar code, and under "contract" or "reassoc"
+# that rounds otherwise than the vector code, so that bits would depend on an element's place, hence on the shards.
+_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# Loops over whole arrays may reorder sums. Never fastmath=True: it implies nnan and ninf, which delete tests for NaN.
 _FASTMATH = {"contract", "reassoc", "arcp", "nsz", "afn"}
-_SERIAL: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": _FASTMATH}
+_SERIAL: dict[str, Any] = {**_STRICT, "fastmath": _FASTMATH}
 # Only explicit prange runs in parallel; all automatic parallelisation and fusion is off.
 _PARALLEL = {
     "comprehension": False,
@@ -86,12 +90,12 @@ def inlined(twin: Callable[..., Any]) -> Callable[..., Any]:
     The code is inlined into every caller, so that loops around it vectorise. The twin runs under
     ``NUMBA_DISABLE_JIT=1``.
     """
-    return overload(twin, jit_options={**_SERIAL, "forceinline": True}, prefer_literal=True)
+    return overload(twin, jit_options={**_STRICT, "forceinline": True}, prefer_literal=True)
 
 
 def force_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` so that LLVM always inlines it into the kernel that calls it."""
-    return numba.njit(**_SERIAL, forceinline=True)(function)
+    return numba.njit(**_STRICT, forceinline=True)(function)
 
 
 def vector(dtype: np.dtype) -> types.Array:
@@ -165,7 +169,7 @@ class Function:
 
     def _compile(self, dtype: np.dtype) -> int:
         if self._dispatcher is None:
-            self._dispatcher = _cached(self.python, {})
+            self._dispatcher = _cached(self.python, _STRICT)
         args = self._signature(dtype)
         with _announced():
             self._dispatcher.compile(types.void(*args))
@@ -215,7 +219,7 @@ class Entry:
 
         def first(*args: Any) -> Any:
             with _compile_lock, _announced():
-                dispatcher = _cached(self.python, {"parallel": _PARALLEL} if parallel else {})
+                dispatcher = _cached(self.python, {**_SERIAL, **({"parallel": _PARALLEL} if parallel else {})})
                 result = dispatcher(*args)
             if parallel:
                 self._parallel = dispatcher
@@ -228,12 +232,14 @@ class Entry:
 
 def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
     """A dispatcher of `python` with our options and our cache."""
-    options = {**_SERIAL, **options}
     dispatcher = numba.njit(**options)(python)
-    if cache_directory() is not None:
+    # Functions from outside, such as a user's cell, compile anew in each process: no hash covers what they call.
+    ours = Path(python.__code__.co_filename).resolve().is_relative_to(_PACKAGE)
+    if ours and cache_directory() is not None:
         # A file locator that fails at this point means "uncached", never an error.
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = _Cache(python, "p" if "parallel" in options else "s")
+    _dispatchers.append(dispatcher)
     return dispatcher
 
 
@@ -268,77 +274,39 @@ def _announced() -> Iterator[None]:
 # NumPy invalidate it. Here the directory name is a hash of all package sources, options and versions.
 
 _PACKAGE = Path(__file__).resolve().parent
-
-
-@cache
-def _stamp() -> str:
-    digest = hashlib.sha256()
-    for file in sorted(_PACKAGE.rglob("*.py")):
-        digest.update(str(file.relative_to(_PACKAGE)).encode() + b"\0" + file.read_bytes() + b"\0")
-    switches = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in _NEUTRAL}
-    versions = (numba.__version__, llvmlite.__version__, np.__version__, platform.python_version())
-    options = sorted(_FASTMATH), sorted(_PARALLEL), vector_bytes()
-    digest.update(repr((versions, sorted(switches.items()), options)).encode())
-    return digest.hexdigest()[:20]
-
-
 # Switches that change where or how kernels run, not what they compile to.
 _NEUTRAL = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
 
 @cache
+def _stamp() -> str:
+    switches = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in _NEUTRAL}
+    options = sorted(_FASTMATH), sorted(_PARALLEL), vector_bytes()
+    key = tuple(versions().values()), platform.python_version(), sorted(switches.items()), options
+    return places.stamp(_PACKAGE, repr(key))
+
+
+@cache
 def cache_directory() -> Path | None:
-    """Directory of the compiled kernels; None when there is no place for them.
-
-    The first of ``$ELMAN_CACHE_DIR``, ``$NUMBA_CACHE_DIR/elman``, the package's ``__pycache__``, ``~/.cache/elman`` and
-    a private directory under the temporary one that can be written, or that already holds this version's kernels.
-    """
-    for root in _cache_roots():
-        place = root / _stamp()
-        try:
-            place.mkdir(parents=True, exist_ok=True, mode=0o700)
-            tempfile.TemporaryFile(dir=place).close()
-        except OSError:
-            if not any(place.glob("*.nbi")):
-                continue
-        else:
-            _prune(root)
-        return place
-    return None
+    """Directory of the compiled kernels; None when there is no place for them. See `elman.places`."""
+    return places.find(places.roots(_PACKAGE, config.CACHE_DIR), _stamp())
 
 
-def _cache_roots() -> Iterator[Path]:
-    if os.environ.get("ELMAN_CACHE_DIR"):
-        yield Path(os.environ["ELMAN_CACHE_DIR"])
-        return
-    if config.CACHE_DIR:
-        yield Path(config.CACHE_DIR) / "elman"
-    yield _PACKAGE / "__pycache__" / "kernels"
-    with contextlib.suppress(RuntimeError):
-        yield Path.home() / ".cache" / "elman"
-    private = Path(tempfile.gettempdir()) / f"elman-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-    with contextlib.suppress(OSError):
-        private.mkdir(mode=0o700, exist_ok=True)
-        # Cached kernels are pickles: use the shared temporary directory only if nobody else can write to ours.
-        if not hasattr(os, "getuid") or (private.stat().st_uid == os.getuid() and not private.stat().st_mode & 0o022):
-            yield private
+def versions() -> dict[str, str]:
+    """Versions of what compiles the kernels, by package."""
+    return {"numba": numba.__version__, "llvmlite": llvmlite.__version__, "numpy": np.__version__}
 
 
-def _prune(root: Path, keep: int = 8) -> None:
-    """Delete all but the newest `keep` versions of the cache, so that editing sources does not fill the disk."""
-    with contextlib.suppress(OSError):
-        places = [p for p in root.iterdir() if p.is_dir() and len(p.name) == 20]
-        for old in sorted(places, key=lambda p: p.stat().st_mtime)[:-keep]:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
+_dispatchers: list[Any] = []
 
 
-def cache_state() -> dict[str, int]:
-    """Number of files and bytes in the cache of this version."""
-    place = cache_directory()
-    sizes = [f.stat().st_size for f in place.iterdir()] if place is not None and place.is_dir() else []
-    return {"files": len(sizes), "bytes": sum(sizes)}
+def compile_counts() -> dict[str, int]:
+    """How many kernels this process compiled, and how many it read from the disk cache."""
+    stats = [dispatcher.stats for dispatcher in _dispatchers]
+    return {
+        "compiled": sum(sum(s.cache_misses.values()) for s in stats),
+        "loaded": sum(sum(s.cache_hits.values()) for s in stats),
+    }
 
 
 class _Locator(_CacheLocator):
@@ -362,7 +330,7 @@ class _Locator(_CacheLocator):
 
 
 class _CacheImpl(CompileResultCacheImpl):
-    _locator_classes = [_Locator]
+    _locator_classes: ClassVar[list[type]] = [_Locator]
 
 
 class _Cache(FunctionCache):
@@ -382,10 +350,14 @@ class _Cache(FunctionCache):
         try:
             return super().load_overload(sig, target_context)
         except Exception:
+            # Without this a broken index would be read again, and the kernel compiled again, by every process.
+            with contextlib.suppress(OSError):
+                self.flush()
             return None
 
     def save_overload(self, sig, data):
-        with contextlib.suppress(OSError, EOFError, ValueError, __import__("pickle").PickleError):
+        # What a broken pickle raises is any exception at all.
+        with contextlib.suppress(Exception):
             super().save_overload(sig, data)
 
 
@@ -410,6 +382,13 @@ def threading_layer() -> str:
 
 _WIDE_NAMES = ("avx512", "x86-64-v4", "znver4", "znver5", "icelake", "sapphirerapids", "graniterapids", "cascadelake")
 _AVX_NAMES = ("haswell", "broadwell", "skylake", "x86-64-v3", "znver", "alderlake", "raptorlake")
+
+
+def cpu_name() -> str:
+    """LLVM's name of the CPU that kernels are compiled for."""
+    import llvmlite.binding as llvm
+
+    return config.CPU_NAME or llvm.get_host_cpu_name()
 
 
 @cache

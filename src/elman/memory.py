@@ -8,7 +8,7 @@ import numpy as np
 
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
-    """An uninitialised vector that begins at a cache line: 64-byte vectors that straddle two lines load at half speed."""
+    """An uninitialised vector that begins at a cache line: a 64-byte vector across two lines loads at half speed."""
     itemsize = np.dtype(dtype).itemsize
     raw = np.empty(size * itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64

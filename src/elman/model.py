@@ -131,6 +131,9 @@ class Sequential(Trainer):
         if self._vector is not None:
             raise ValueError("shape: the model is built already")
         shapes = self._shapes(tuple(shape))
+        for layer in self.layers:
+            if layer.owner is not None:
+                raise ValueError(f"layers: {layer.name!r} belongs to another model already; make a second one")
         self._name_layers()
         specs, counts = [], []
         for layer, s in zip(self.layers, shapes[:-1], strict=True):
@@ -140,11 +143,12 @@ class Sequential(Trainer):
         vector = ParameterVector(specs, self.dtype, np.random.default_rng(self.seed))
         values, gradients = iter(vector.views(vector.values)), iter(vector.views(vector.gradients))
         for layer, s, n in zip(self.layers, shapes[:-1], counts, strict=True):
-            had = layer.get_weights() if layer.shape == s else []
+            had = layer.get_weights()
             arrays = [next(values) for _ in range(n)], [next(gradients) for _ in range(n)]
             layer.build(s, self.dtype, lambda arrays=arrays: arrays)
-            if had:  # a layer that was called alone keeps what it has
-                layer.set_weights(had)
+            if [w.shape for w in had] == [p.shape for p in layer.parameters]:
+                layer.set_weights(had)  # a layer that was called alone keeps what it has
+            layer.owner = self
         self._vector = vector
         self._input = self._input or Input(shapes[0])
         self.output_shape = shapes[-1]
@@ -175,15 +179,12 @@ class Sequential(Trainer):
 
     # ---- data at the border
 
-    def _check_x(self, x: Any, argument: str = "x") -> np.ndarray:
-        """x as (N, *input shape) in its own dtype; builds the model if it is not."""
+    def _check_x(self, x: Any, argument: str = "x", like: np.ndarray | None = None) -> np.ndarray:
         x = checks.numeric(argument, x)
-        takes_sequences = len(self._input.shape) == 2 if self._input is not None else self._wants_sequences(x)
-        if x.ndim == 2 and takes_sequences:
+        shape = self._input.shape if self._input is not None else None if like is None else self._shape_for(like)
+        if x.ndim == 2 and (self._wants_sequences(x) if shape is None else len(shape) == 2):
             x = x[:, :, None]
-        if self._vector is None:
-            self._build_for(x, argument)
-        check_shape(f"{argument}:", x.shape[1:], self._input.shape)
+        check_shape(f"{argument}:", x.shape[1:], self._shape_for(x, argument) if shape is None else shape)
         check_rows(argument, x, self.dtype)
         return x
 
@@ -196,15 +197,23 @@ class Sequential(Trainer):
             return True
         return False
 
-    def _build_for(self, x: np.ndarray, argument: str) -> None:
+    def _shape_for(self, x: np.ndarray, argument: str = "x") -> Shape:
+        """The input shape a model that is not built yet takes from x: any number of steps, if the layers allow it."""
+        if not self.layers:
+            raise ValueError("layers: the model has none")
         if x.ndim not in (2, 3):
             raise ValueError(f"{argument}: expected (N, time, features), (N, time) or (N, features), got {x.shape}")
-        try:  # any number of steps, if the layers allow it
-            self._shapes((None,) * (x.ndim - 2) + x.shape[-1:])
+        try:
+            free = (None,) * (x.ndim - 2) + x.shape[-1:]
+            self._shapes(free)
         except ValueError:
-            self.build(x.shape[1:])
-        else:
-            self.build((None,) * (x.ndim - 2) + x.shape[-1:])
+            self._shapes(x.shape[1:])
+            return x.shape[1:]
+        return free
+
+    def _build_for(self, x: np.ndarray) -> None:
+        if self._vector is None:
+            self.build(self._shape_for(x))
 
     def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
         return (len(x), *self._shapes(x.shape[1:])[-1])
@@ -322,7 +331,7 @@ class Sequential(Trainer):
                 model.compile(**header["compile"])
                 state = {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
                 if state:
-                    model._ready()
+                    model._ready_optimizer()
                     model.optimizer.set_state(state)
             model._shuffle.bit_generator.state = header["shuffle"]
         except (KeyError, TypeError, ValueError, AttributeError) as error:

@@ -324,7 +324,7 @@ class Tape:
         *,
         input_gradient: bool,
     ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-        """`backward` without checks or copies: parameter gradients go to `gradients`, views of dx and d_state return."""
+        """`backward` without checks or copies: writes `gradients`, returns views of dx and d_state."""
         self._used = True
         r, frame, x = self._recurrence, self._frame, self._x
         plan, s, z = r.plan, frame.s, frame.z

@@ -1,8 +1,8 @@
 """Gated recurrent unit: ``h = u h' + (1 - u) n``; gates in the order u (update), r (reset), n (candidate).
 
 K. Cho et al., Learning phrase representations using RNN encoder-decoder (2014), where the reset gate acts before the
-recurrent product: ``n = act(x_n + (r h') R_n)``. `GRU` lets it act after: ``n = act(x_n + r (h' R_n + b))``, which needs
-one product per step in place of two.
+recurrent product: ``n = act(x_n + (r h') R_n)``. `GRU` lets it act after: ``n = act(x_n + r (h' R_n + b))``, which
+needs one product per step in place of two.
 """
 
 from elman.cells.spec import Cell, register

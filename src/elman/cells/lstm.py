@@ -1,6 +1,6 @@
 """Long short-term memory: ``c = f c' + i act(zg)``, ``h = o act(c)``; gates in the order i, f, g, o.
 
-S. Hochreiter, J. Schmidhuber, Long short-term memory, Neural Computation 9 (1997); forget gate by F. Gers et al. (2000).
+S. Hochreiter, J. Schmidhuber, Long short-term memory, Neural Computation 9 (1997); forget gate: F. Gers et al. (2000).
 """
 
 from elman.cells.spec import Cell, register

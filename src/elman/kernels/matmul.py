@@ -213,7 +213,7 @@ def pack(shards, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, wid
         for i in range(np.int64(shard), panels.shape[0], shards):
             q, count, rows_x, rows_h, _, to = panels[i]
             if rows_x:
-                _pack_rows(kernel, x_gates, h, block, width, q, count, 0, target, to)
+                _pack_rows(kernel, x_gates, h, block, width, q, count, np.int64(0), target, to)
             if rows_h:
                 _pack_rows(recurrent, h_gates, h, block, width, q, count, rows_x, target, to)
             for v in range(q, q + count):

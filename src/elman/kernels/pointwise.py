@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from elman.jit import cgutils, force_inlined, helper, inlined, intrinsic, types
+from elman.jit import cgutils, force_inlined, inlined, intrinsic, types
 
 _LOG2E = 1.4426950408889634
 # ln 2 in two parts; the first has so few bits that n * first is exact.
@@ -55,7 +55,7 @@ def _power_of_two(typingctx, n):
 
 @intrinsic
 def _fma(typingctx, x, y, z):
-    """x * y + z that no flag may reorder: the two-part ln 2 loses its low part under "reassoc" (24 ulp instead of 2)."""
+    """x * y + z that no flag may reorder: under "reassoc" the two-part ln 2 loses its low part (24 ulp, not 2)."""
 
     def codegen(context, builder, sig, args):
         kind = args[0].type
@@ -101,22 +101,22 @@ def _parts_compiled(x):
         q0, q1, q2, q3, q4 = q
 
         def polynomial(r):
-            return (((q4 * r + q3) * r + q2) * r + q1) * r + q0
+            return _fma(_fma(_fma(_fma(q4, r, q3), r, q2), r, q1), r, q0)
     else:
         q0, q1, q2, q3, q4, q5, q6, q7, q8, q9 = q
 
         def polynomial(r):
-            upper = ((((q9 * r + q8) * r + q7) * r + q6) * r + q5) * r + q4
-            return (((upper * r + q3) * r + q2) * r + q1) * r + q0
+            upper = _fma(_fma(_fma(_fma(_fma(q9, r, q8), r, q7), r, q6), r, q5), r, q4)
+            return _fma(_fma(_fma(_fma(upper, r, q3), r, q2), r, q1), r, q0)
 
     poly = force_inlined(polynomial)
 
     def run(x):
         y = high if x > high else x
         y = low if y < low else y
-        n = np.floor(y * log2e + half)
+        n = np.floor(_fma(y, log2e, half))
         r = _fma(n, minus_second, _fma(n, minus_first, y))
-        return _power_of_two(n), r + (r * r) * poly(r)
+        return _power_of_two(n), _fma(r * r, poly(r), r)
 
     return run
 
@@ -125,7 +125,7 @@ def _parts_compiled(x):
 def _exp_compiled(x):
     def run(x):
         power, part = _parts(x)
-        return power * part + power
+        return _fma(power, part, power)
 
     return run
 
@@ -136,7 +136,7 @@ def _expm1_compiled(x):
 
     def run(x):
         power, part = _parts(x)
-        return power * part + (power - one)
+        return _fma(power, part, power - one)
 
     return run
 
@@ -204,7 +204,7 @@ def _inside(y, high, slope):
     return slope if y > high - high and y < high else (high - high) * y
 
 
-_inside = helper(_inside)
+_inside = force_inlined(_inside)
 _SCALE, _ALPHA = 1.0507009873554805, 1.6732632423543772
 _FORMULAS: dict[str, tuple[Any, Any]] = {
     "linear": (lambda x, kind: x, lambda y, kind: kind(1)),

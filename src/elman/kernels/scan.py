@@ -158,9 +158,9 @@ def backward(
 ):  # fmt: skip
     """All steps in reverse. `d[0]` enters as the gradient of the last state and `d[T % 2]` leaves as that of the first.
 
-    `dy` is the address of the gradient of the outputs, with its strides (batch, time, unit) and steps (0: none); `dx` (T, B, Ip) gets that of the input unless it is
-    empty. `x_rows` and `h_rows` are (first, count) of the buffer rows with an input and an early recurrent product;
-    `operand` is -1 for cells without a late row.
+    `dy` is the address of the gradient of the outputs, with its strides (batch, time, unit) and steps (0: none); `dx`
+    (T, B, Ip) gets that of the input unless it is empty. `x_rows` and `h_rows` are (first, count) of the buffer rows
+    with an input and an early recurrent product; `operand` is -1 for cells without a late row.
     """
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
@@ -231,6 +231,8 @@ def _chunk_gradient(
 
     Panels go together so that a block of x and h, fetched once, serves all of them from the second-level cache.
     """
+    # Typed constants: a literal would compile the callee once more for its value.
+    zero, one = np.int64(0), np.int64(1)
     steps, n = z.shape[0], z.shape[2]
     batch = n // units
     xb, xt, xi = x_strides
@@ -266,12 +268,12 @@ def _chunk_gradient(
         start = mo + i * share
         hidden = start + kx * count * width
         bias = hidden + kh * count * width
-        _unpack(sums, start, 0, kx, q, count, width, units, h, x_gates, dw)
-        _unpack(sums, hidden, 0, kh, q, count, width, units, h, h_gates, dr)
+        _unpack(sums, start, zero, kx, q, count, width, units, h, x_gates, dw)
+        _unpack(sums, hidden, zero, kh, q, count, width, units, h, h_gates, dr)
         if db.shape[0] > 0:
-            _unpack(sums, bias, 0, 1, q, count, width, units, h, x_gates, db)
+            _unpack(sums, bias, zero, one, q, count, width, units, h, x_gates, db)
         if db.shape[0] > 1:
-            _unpack(sums, bias, 1, 1, q, count, width, units, h, h_gates, db)
+            _unpack(sums, bias, one, one, q, count, width, units, h, h_gates, db)
 
 
 @Entry
@@ -281,8 +283,9 @@ def weight_gradients(
 ):  # fmt: skip
     """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
 
-    Parallel over column panels: shard i works on ``tasks[bounds[i]:bounds[i + 1]]`` with its own part
-    of the scratch vectors `panel` and `sums` (cut once more into `chunk` panels). No sum crosses a panel, so the bits do not depend on the shards.
+    Parallel over column panels: shard i works on ``tasks[bounds[i]:bounds[i + 1]]`` with its own part of the scratch
+    vectors `panel` and `sums` (cut once more into `chunk` panels). No sum crosses a panel, so the bits do not depend on
+    the shards.
     """
     panel_size, share = panel.size // (bounds.size - 1), sums.size // ((bounds.size - 1) * chunk)
     for shard in prange(bounds.size - 1):

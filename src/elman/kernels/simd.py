@@ -36,8 +36,9 @@ def tile(rows, vectors, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments,
     blocks of B. The rows of the panel ``p`` from offset ``po`` on are met in the same order. Every element of C is one
     chain of fused multiply-adds, so it has the same bits whichever tile computes it.
 
-    A, B, P, C, D are what `pointer` gave. Offsets and strides count elements. A is at ``ao + row * ars + k * aks``, B at ``bo + row * brs + k * bks + segment
-    * bss``; vector ``v`` of row ``r`` of C at ``co[v] + r * ldc``, of D at ``do[v] + r * ldd`` (``ldd = 0``: a bias).
+    A, B, P, C, D are what `pointer` gave. Offsets and strides count elements. A is at ``ao + row * ars + k * aks``, B
+    at ``bo + row * brs + k * bks + segment * bss``; vector ``v`` of row ``r`` of C at ``co[v] + r * ldc``, of D at
+    ``do[v] + r * ldd`` (``ldd = 0``: a bias).
     More than ``VECTORS`` vectors come from neighbouring panels, ``ps`` elements apart: a single row needs 8 independent
     chains to hide the latency of its multiply-adds.
     """
@@ -131,7 +132,7 @@ class _Emitter:
 @intrinsic(prefer_literal=True)
 def _tile(
     typingctx, rows, vectors, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc
-):  # noqa: E501
+):
     if not isinstance(rows, types.IntegerLiteral) or not isinstance(vectors, types.IntegerLiteral):
         return None
     m, n = rows.literal_value, vectors.literal_value
@@ -198,7 +199,7 @@ def _tile(
 @inlined(tile)
 def _tile_compiled(
     rows, vectors, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc
-):  # noqa: E501
+):
     def run(rows, vectors, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc):
         _tile(rows, vectors, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc)
 

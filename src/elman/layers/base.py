@@ -46,6 +46,7 @@ class Layer(ABC):
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
+        self.owner: Any = None  # the model that holds the parameters
         self.parameters: list[np.ndarray] = []
         self.gradients: list[np.ndarray] = []
 
@@ -60,7 +61,8 @@ class Layer(ABC):
         return []
 
     def prepare(self, shape: Shape, dtype: np.dtype) -> None:
-        """Set up what forward needs for inputs of `shape`, once the parameters are bound."""
+        """Set up what forward needs for inputs of `shape`, once the parameters are bound. Nothing by default."""
+        return None
 
     @abstractmethod
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
@@ -95,9 +97,18 @@ class Layer(ABC):
         dtype = self.dtype if self.shape is not None else x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
         x = checks.real_array("x", x, dtype)
         if self.shape is None:
-            self.build_alone(x.shape[1:], dtype)
+            self.build_alone(self._free_shape(x.shape[1:]), dtype)
         check_shape(f"x, for layer {self.name or type(self).__name__},", x.shape[1:], self.shape)
         return x
+
+    def _free_shape(self, shape: Shape) -> Shape:
+        """`shape` with any number of steps, if the layer allows it."""
+        free = (None, *shape[1:]) if len(shape) == 2 else shape
+        try:
+            self.compute_output_shape(free)
+        except ValueError:
+            return shape
+        return free
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the parameters."""

@@ -44,7 +44,7 @@ class Callback:
     """
 
     model: Any = None
-    params: dict[str, Any] = {}
+    params: dict[str, Any] | None = None
 
     def set_model(self, model: Any) -> None:
         """Called once before training."""

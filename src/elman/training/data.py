@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -10,6 +11,7 @@ import numpy as np
 from elman import checks
 from elman.loss import Loss, row_weights
 from elman.memory import Buffers
+from elman.registry import number
 
 _FINITE_BYTES = 1 << 24
 
@@ -144,8 +146,8 @@ def _class_weights(class_weight: Any, y: np.ndarray, labels: bool) -> np.ndarray
     if not isinstance(class_weight, Mapping):
         raise TypeError(f"class_weight: expected a dict of class index to weight, got {type(class_weight).__name__}")
     classes = y if labels else y[..., 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
-    classes = classes.astype(np.int64)
-    table = np.ones(max(int(classes.max()), *map(int, class_weight)) + 1)
+    weights = np.ones(classes.shape)
     for index, weight in class_weight.items():
-        table[checks.integer("class_weight", index, 0)] = float(weight)
-    return table[classes]
+        chosen = classes.astype(np.int64) == checks.integer("class_weight", index, 0)
+        weights[chosen] = number(f"class_weight[{index}]", weight, -math.inf)
+    return weights

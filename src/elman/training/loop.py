@@ -11,7 +11,7 @@ from elman import checks
 from elman.metrics import Metric
 from elman.training.callbacks import Hooks, Logs
 from elman.training.data import Rows
-from elman.training.progress import Progress
+from elman.training.progress import Progress, check_verbose
 
 
 class Trainable(Protocol):
@@ -24,6 +24,9 @@ class Trainable(Protocol):
 
     def test_step(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
         """Loss and outputs without an update."""
+
+    def predict_step(self, x: np.ndarray) -> np.ndarray:
+        """Outputs; may return memory that the next call reuses."""
 
 
 class Scores:
@@ -50,8 +53,10 @@ class Scores:
 
     def logs(self, prefix: str = "") -> Logs:
         """The means so far, "loss" first."""
-        results = {m.name: m.result() for m in (*self.metrics, *self.weighted)}
-        return {prefix + k: v for k, v in {"loss": self._sum / max(1, self._count), **results}.items()}
+        results = {"loss": self.loss, **{m.name: m.result() for m in self.metrics}}
+        for m in self.weighted:
+            results["weighted_" * (m.name in results) + m.name] = m.result()
+        return {prefix + name: value for name, value in results.items()}
 
     @property
     def loss(self) -> float:
@@ -83,6 +88,31 @@ def count_steps(argument: str, n: int, batch_size: int, steps: Any) -> int:
     if steps > whole:
         raise ValueError(f"{argument}: {n} samples give {whole} batches of {batch_size}, got {steps}")
     return steps
+
+
+def plan(
+    n: int, n_validation: int | None, batch_size: Any, epochs: Any, verbose: Any, shuffle: Any, initial_epoch: Any,
+    steps_per_epoch: Any, validation_steps: Any, validation_batch_size: Any, validation_freq: Any,
+) -> Schedule:  # fmt: skip
+    """Check the numbers given to `fit`, for n samples and as many for validation."""
+    size = 32 if batch_size is None else checks.integer("batch_size", batch_size)
+    validation_size = size
+    if validation_batch_size is not None:
+        validation_size = checks.integer("validation_batch_size", validation_batch_size)
+    validation = None
+    if n_validation is not None:
+        validation = count_steps("validation_steps", n_validation, validation_size, validation_steps)
+    return Schedule(
+        batch_size=size,
+        epochs=checks.integer("epochs", epochs, 0),
+        initial_epoch=checks.integer("initial_epoch", initial_epoch, 0),
+        shuffle=bool(shuffle),
+        steps=count_steps("steps_per_epoch", n, size, steps_per_epoch),
+        verbose=check_verbose(verbose),
+        validation_batch_size=validation_size,
+        validation_steps=validation,
+        validation_freq=checks.integer("validation_freq", validation_freq),
+    )
 
 
 def fit(
@@ -142,3 +172,31 @@ def evaluate(
     logs = scores.logs(prefix)
     hooks.call("on_test_end", logs)
     return logs
+
+
+def predict(model: Trainable, rows: Rows, batch_size: int, steps: int, hooks: Hooks) -> np.ndarray:
+    """Outputs of the first `steps` batches of `rows`."""
+    hooks.call("on_predict_begin", {})
+    count, outputs = min(len(rows), steps * batch_size), None
+    for k, (x, _, _) in enumerate(rows.batches(batch_size, None, steps)):
+        hooks.call("on_predict_batch_begin", k, {})
+        part = model.predict_step(x)
+        if outputs is None:
+            outputs = np.empty((count, *part.shape[1:]), part.dtype)
+        outputs[k * batch_size : k * batch_size + len(part)] = part
+        hooks.call("on_predict_batch_end", k, {})
+    hooks.call("on_predict_end", {})
+    return outputs
+
+
+def metric_list(argument: str, given: Any) -> list[Any]:
+    """`given` as a list; a bare name, whose letters would pass for names, is a TypeError."""
+    if given is not None and not isinstance(given, (list, tuple)):
+        raise TypeError(f"{argument}: expected a list of metrics or their names, got {type(given).__name__} {given!r}")
+    return list(given or [])
+
+
+def results(logs: Logs, *, return_dict: bool) -> float | list[float] | Logs:
+    """What `evaluate` returns: a dict, a number, or the loss and the metrics."""
+    values = list(logs.values())
+    return logs if return_dict else values[0] if len(values) == 1 else values

@@ -21,7 +21,7 @@ def check_verbose(verbose: Any) -> int:
 
 
 class Progress:
-    """One epoch's display. `verbose` 1 draws a bar if the output is a terminal, else, like 2, prints a line at the end."""
+    """One epoch's display. `verbose` 1 draws a bar if the output is a terminal, else, like 2, prints a line."""
 
     def __init__(self, verbose: int, steps: int, title: str) -> None:
         self._begin, self._next_draw = time.perf_counter(), 0.0

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from elman import checks, losses, metrics, optimizers
+from elman import checks, losses, metrics, optimizers, registry
 from elman.loss import Loss
 from elman.memory import Buffers
 from elman.optimizers import Optimizer
@@ -22,7 +23,7 @@ _PREDICT_BATCH = 256
 
 
 class Trainer(ABC):
-    """What a model needs to be trained: it adds the data's border, the loss and the optimizer to forward and backward."""
+    """What trains a model: the data's border, the loss and the optimizer, around its forward and backward."""
 
     dtype: np.dtype
     output_shape: tuple[int | None, ...]
@@ -38,8 +39,12 @@ class Trainer(ABC):
     # ---- what a model defines
 
     @abstractmethod
-    def _check_x(self, x: Any, argument: str = "x") -> np.ndarray:
-        """x as (N, *input shape) in its own dtype; builds the model if it is not."""
+    def _check_x(self, x: Any, argument: str = "x", like: np.ndarray | None = None) -> np.ndarray:
+        """x as (N, *input shape) in its own dtype. A model not built yet stays so; `like`, or x, tells its input shape."""
+
+    @abstractmethod
+    def _build_for(self, x: np.ndarray) -> None:
+        """Build the model for x if it is not built yet."""
 
     @abstractmethod
     def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
@@ -59,9 +64,12 @@ class Trainer(ABC):
 
     # ---- steps
 
-    def _rows(self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, prefix: str = "") -> Rows:
+    def _rows(
+        self, x: Any, y: Any, sample_weight: Any = None, class_weight: Any = None, *, prefix: str = "",
+        like: np.ndarray | None = None,
+    ) -> Rows:  # fmt: skip
         loss = self._compiled()
-        x = self._check_x(x, f"{prefix}x")
+        x = self._check_x(x, f"{prefix}x", like)
         return prepare(x, y, sample_weight, class_weight, loss, self._output_shape(x), self.dtype, prefix)
 
     def _loss_and_gradients(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
@@ -74,6 +82,10 @@ class Trainer(ABC):
             gradient *= self.dtype.type(self._loss_weight)
         self._backward(gradient.reshape(outputs.shape))
         return value, flat
+
+    def predict_step(self, x: np.ndarray) -> np.ndarray:
+        """Outputs for x (b, ...) without checks; may return memory that the next call reuses."""
+        return self._forward(x, training=False)
 
     def train_step(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
         """One update without checks, for the loops: x (b, ...), y (rows, O) or labels, w (rows,); loss and outputs."""
@@ -93,8 +105,8 @@ class Trainer(ABC):
         self,
         optimizer: Any = "rmsprop",
         loss: Any = None,
-        metrics: Iterable[Any] | None = None,
-        weighted_metrics: Iterable[Any] | None = None,
+        metrics: Sequence[Any] | None = None,
+        weighted_metrics: Sequence[Any] | None = None,
         loss_weights: float | None = None,
     ) -> None:
         """Choose how to train. Starts the optimizer afresh; parameters stay.
@@ -126,10 +138,8 @@ class Trainer(ABC):
         if loss is None:
             raise ValueError("loss: expected a loss or its name, got None")
         chosen = optimizers.get(optimizer), losses.get(loss)
-        weight = 1.0 if loss_weights is None else float(loss_weights)
-        if not np.isfinite(weight):
-            raise ValueError(f"loss_weights: expected a finite number, got {loss_weights!r}")
-        names = list(metrics or []), list(weighted_metrics or [])
+        weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -math.inf)
+        names = loop.metric_list("metrics", metrics), loop.metric_list("weighted_metrics", weighted_metrics)
         self._resolve_metrics(names, chosen[1], check_only=True)
         self.optimizer, self.loss = chosen
         self._loss_weight, self._metric_names = weight, names
@@ -161,15 +171,19 @@ class Trainer(ABC):
             raise ValueError("model: not compiled yet; call compile(optimizer, loss)")
         return self.loss
 
-    def _ready(self) -> loop.Scores:
-        """Optimizer and metrics for the built model."""
+    def _ready(self, x: np.ndarray) -> loop.Scores:
+        """Parameters, optimizer and metrics for data that were checked."""
+        self._build_for(x)
+        self._ready_optimizer()
+        if self._scores is None:
+            self._scores = loop.Scores(*self._resolve_metrics(self._metric_names, self.loss, self.output_shape))
+        return self._scores
+
+    def _ready_optimizer(self) -> None:
         if not self._optimizer_ready:
             vector = self._built()
             self.optimizer.build(vector.values, vector.offsets)
             self._optimizer_ready = True
-        if self._scores is None:
-            self._scores = loop.Scores(*self._resolve_metrics(self._metric_names, self.loss, self.output_shape))
-        return self._scores
 
     def fit(
         self,
@@ -238,7 +252,7 @@ class Trainer(ABC):
             x, y, batch_size, epochs, verbose, callbacks, validation_split, validation_data, shuffle, class_weight,
             sample_weight, initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq,
         )  # fmt: skip
-        loop.fit(self, rows, validation, plan, hooks, self._ready(), self._shuffle)
+        loop.fit(self, rows, validation, plan, hooks, self._ready(rows.x), self._shuffle)
         return history
 
     def _plan_fit(
@@ -246,35 +260,21 @@ class Trainer(ABC):
         sample_weight, initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq,
     ) -> tuple[Hooks, Rows, Rows | None, loop.Schedule, History]:  # fmt: skip
         """All checks of `fit`, before anything changes."""
-        batch_size = 32 if batch_size is None else checks.integer("batch_size", batch_size)
-        validation_batch_size = (
-            batch_size
-            if validation_batch_size is None
-            else checks.integer("validation_batch_size", validation_batch_size)
-        )
-        if not 0 <= validation_split < 1:
+        if not 0 <= registry.number("validation_split", validation_split, 0) < 1:
             raise ValueError(f"validation_split: expected a fraction from 0 to below 1, got {validation_split!r}")
         rows = self._rows(x, y, sample_weight, class_weight)
         validation = None
         if validation_data is not None:
             if not isinstance(validation_data, (tuple, list)) or len(validation_data) not in (2, 3):
-                raise ValueError("validation_data: expected (x, y) or (x, y, sample_weight)")
-            validation = self._rows(*validation_data, prefix="validation_data ")
+                what = type(validation_data).__name__
+                raise ValueError(f"validation_data: expected (x, y) or (x, y, sample_weight), got {what}")
+            validation = self._rows(*validation_data, prefix="validation_data ", like=rows.x)
         elif validation_split:
             rows, validation = rows.split(validation_split)
-        plan = loop.Schedule(
-            batch_size=batch_size,
-            epochs=checks.integer("epochs", epochs, 0),
-            initial_epoch=checks.integer("initial_epoch", initial_epoch, 0),
-            shuffle=bool(shuffle),
-            steps=loop.count_steps("steps_per_epoch", len(rows), batch_size, steps_per_epoch),
-            verbose=check_verbose(verbose),
-            validation_batch_size=validation_batch_size,
-            validation_steps=None
-            if validation is None
-            else loop.count_steps("validation_steps", len(validation), validation_batch_size, validation_steps),
-            validation_freq=checks.integer("validation_freq", validation_freq),
-        )
+        plan = loop.plan(
+            len(rows), None if validation is None else len(validation), batch_size, epochs, verbose, shuffle,
+            initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq,
+        )  # fmt: skip
         history = History()
         parameters = {"epochs": plan.epochs, "steps": plan.steps, "verbose": plan.verbose}
         history.params = parameters
@@ -308,10 +308,10 @@ class Trainer(ABC):
         rows = self._rows(x, y, sample_weight)
         steps = loop.count_steps("steps", len(rows), batch_size, steps)
         hooks = Hooks(callbacks, self, {"steps": steps, "verbose": verbose})
-        logs = loop.evaluate(self, rows, batch_size, steps, hooks, self._ready())
+        logs = loop.evaluate(self, rows, batch_size, steps, hooks, self._ready(rows.x))
         if verbose:
             print(" - ".join(f"{name}: {value:.4g}" for name, value in logs.items()), flush=True)
-        return _scores(logs, return_dict=return_dict)
+        return loop.results(logs, return_dict=return_dict)
 
     def predict(
         self,
@@ -349,18 +349,8 @@ class Trainer(ABC):
         x = self._check_x(x)
         steps = loop.count_steps("steps", len(x), batch_size, steps)
         hooks = Hooks(callbacks, self, {"steps": steps})
-        outputs = None
-        hooks.call("on_predict_begin", {})
-        count = min(len(x), steps * batch_size)
-        for k, (batch, _, _) in enumerate(Rows(x, None, None, self.dtype).batches(batch_size, None, steps)):
-            hooks.call("on_predict_batch_begin", k, {})
-            part = self._forward(batch, training=False)
-            if outputs is None:
-                outputs = np.empty((count, *part.shape[1:]), self.dtype)
-            outputs[k * batch_size : k * batch_size + len(part)] = part
-            hooks.call("on_predict_batch_end", k, {})
-        hooks.call("on_predict_end", {})
-        return outputs
+        self._build_for(x)
+        return loop.predict(self, Rows(x, None, None, self.dtype), batch_size, steps, hooks)
 
     def train_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, return_dict: bool = False
@@ -386,16 +376,16 @@ class Trainer(ABC):
         return self._on_batch(self.test_step, self._rows(x, y, sample_weight), return_dict=return_dict)
 
     def _on_batch(self, step: Callable, rows: Rows, *, return_dict: bool) -> Any:
-        scores = self._ready()
+        scores = self._ready(rows.x)
         scores.reset()
         x, y, w = next(rows.batches(len(rows)))
         loss, outputs = step(x, y, w)
         scores.add(loss, len(x), y, outputs, w)
-        return _scores(scores.logs(), return_dict=return_dict)
+        return loop.results(scores.logs(), return_dict=return_dict)
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Outputs for one batch; see `predict`."""
-        return np.array(self._forward(self._check_x(x).astype(self.dtype, copy=False), training=False))
+        return self.predict(x, batch_size=1 << 62)
 
     def gradients(self, x: Any, y: Any, sample_weight: Any = None) -> list[np.ndarray]:
         """Exact gradients of the loss on one batch, without an update.
@@ -425,10 +415,6 @@ class Trainer(ABC):
         [(5, 6), (2, 6), (2, 6), (2, 1), (1,)]
         """
         rows = self._rows(x, y, sample_weight)
+        self._build_for(rows.x)
         self._loss_and_gradients(*next(rows.batches(len(rows))))
         return [g.copy() for g in self._vector.views(self._vector.gradients)]
-
-
-def _scores(logs: dict[str, float], *, return_dict: bool) -> float | list[float] | dict[str, float]:
-    values = list(logs.values())
-    return logs if return_dict else values[0] if len(values) == 1 else values

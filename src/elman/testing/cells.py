@@ -1,0 +1,237 @@
+"""The battery of a recurrent cell: values, gradients on every path, and what must hold to the bit."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from elman.cells import Cell, get
+from elman.recurrence import Recurrence
+from elman.testing import exact
+from elman.testing.compare import check_close, check_derivative, norm_of, random_direction
+from elman.testing.twins import sequence
+
+# (B, T, I, H): single elements, tails of every tile and vector, one step, more units than any vector holds.
+SIZES = ((1, 1, 1, 1), (3, 5, 9, 7), (13, 3, 1, 17), (2, 4, 3, 33))
+
+# Measured over SIZES, six seeds and seven activations: at most 3e-15.
+_FLOAT64 = 1e-12
+# In units of the last place of the largest value: measured 17 for outputs and 4 for gradients.
+_FLOAT32 = 64 * 2.0**-23
+
+
+@dataclass(frozen=True)
+class Problem:
+    """A cell with random input, parameters and states, and a random linear loss of outputs and last states.
+
+    The kernels draw from a normal distribution of variance 1 / I and 1 / (2 H), so that every activation is used where
+    it bends and no sequence explodes.
+    """
+
+    cell: Cell
+    activations: tuple[str, str]
+    arrays: tuple[np.ndarray, ...]
+    """x (B, T, I), kernel, recurrent kernel, bias (0..2, G), then the initial states; float64."""
+    d_outputs: np.ndarray
+    d_state: tuple[np.ndarray, ...]
+    has_state: bool = True
+    """False: run without initial states; those in `arrays` are zero."""
+
+    @classmethod
+    def draw(
+        cls, cell: Cell, size: tuple[int, int, int, int], activations: tuple[str, str], seed: Any, *, bias: bool = True
+    ) -> Problem:
+        """A problem of size (B, T, I, H)."""
+        batch, steps, inputs, units = size
+        columns = cell.gates * units
+        rng = np.random.default_rng(seed)
+        shapes = (
+            (batch, steps, inputs),
+            (inputs, columns),
+            (units if cell.h else 0, columns),
+            (cell.bias_rows * bias, columns),
+            *[(batch, units)] * cell.states,
+        )
+        spread = (1, inputs**-0.5, (2 * units) ** -0.5, 0.5, *[0.7] * cell.states)
+        arrays = tuple(s * rng.standard_normal(shape) for s, shape in zip(spread, shapes, strict=True))
+        return cls(
+            cell,
+            activations,
+            arrays,
+            rng.standard_normal((batch, steps, units)),
+            tuple(rng.standard_normal((batch, units)) for _ in range(cell.states)),
+        )
+
+    @property
+    def size(self) -> tuple[int, int, int, int]:
+        """(B, T, I, H)."""
+        return (*self.arrays[0].shape, self.d_outputs.shape[2])
+
+    def name(self, *extra: str) -> str:
+        """What messages begin with."""
+        sizes = " ".join(f"{k}={v}" for k, v in zip("BTIH", self.size, strict=True))
+        return ", ".join([f"cell {self.cell.name!r} ({'/'.join(self.activations)})", sizes, *extra])
+
+    def recurrence(self, dtype: Any) -> Recurrence:
+        """The compiled cell for this size."""
+        return Recurrence(self.cell, self.size[2], self.size[3], np.dtype(dtype), *self.activations)
+
+    def with_arrays(self, arrays: Sequence[np.ndarray]) -> Problem:
+        """The same problem elsewhere."""
+        return replace(self, arrays=tuple(arrays))
+
+    def without_state(self) -> Problem:
+        """The same problem with initial states of zero."""
+        zeros = [np.zeros_like(a) for a in self.arrays[4:]]
+        return replace(self, arrays=(*self.arrays[:4], *zeros), has_state=False)
+
+    def split(self, dtype: Any) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray] | None]:
+        """x, parameters and states as `Recurrence.forward` takes them."""
+        x, *rest = (np.array(a, dtype, order="C") for a in self.arrays)
+        return x, rest[:3], rest[3:] if self.has_state else None
+
+    def direction(self, rng: np.random.Generator) -> list[np.ndarray]:
+        """A random direction in all arrays; not in absent states, whose zero may be a kink of an activation."""
+        return random_direction(rng, self.arrays if self.has_state else self.arrays[:4])
+
+
+def check_cell(
+    cell: str | Cell, *, activations: Sequence[tuple[str, str]] = (("tanh", "sigmoid"),), seed: int = 0
+) -> None:
+    """Check a cell, compiled, against its own NumPy `reference` and against what any recurrence must satisfy.
+
+    Parameters
+    ----------
+    cell : str or Cell
+        A cell of your own, or a name in `elman.cells.CELLS`.
+    activations : sequence of (str, str)
+        Pairs of activation and recurrent activation to check values and gradients with; the rest of the battery runs
+        with the first.
+    seed : int
+        Of the random numbers.
+
+    Raises
+    ------
+    AssertionError
+        With the path, the size, the place and both numbers. Checked are, for batches of 1, 2, 3, 13, widths of
+        1, 7, 17, 33 and 1, 3, 9 inputs, with bias and without: outputs and last states in float64 (1e-12) and float32
+        (64 ulp of the largest value); gradients of parameters, input and initial states together in random directions
+        (relative 1e-6 against central differences) from all outputs, the last output, the last states and both; the
+        same bits for training and inference, for one and more threads and any cut of the batch, for a permuted batch,
+        for single sequences, for a sequence cut in two, before a changed step, with garbage in the padding; and that
+        NaN stays NaN and stays in its row.
+
+    Examples
+    --------
+    >>> from elman.testing import check_cell
+    >>> check_cell("simple")
+    """
+    cell = get(cell)
+    for k, pair in enumerate(activations):
+        for size in SIZES:
+            problem = Problem.draw(cell, size, tuple(pair), [seed, k])
+            check_values(problem)
+            check_values(Problem.draw(cell, size, tuple(pair), [seed, k], bias=False).without_state())
+            check_cell_gradients(problem, np.random.default_rng([seed, k, 1]))
+    problem = Problem.draw(cell, SIZES[1], tuple(activations[0]), [seed, len(activations)])
+    without = Problem.draw(cell, SIZES[2], tuple(activations[0]), [seed, len(activations)], bias=False)
+    check_cell_gradients(without.without_state(), np.random.default_rng([seed, 2]))
+    check_float32_gradients(problem)
+    for dtype in (np.float64, np.float32):
+        for size in SIZES[1:3]:
+            exact.check_bits(Problem.draw(cell, size, tuple(activations[0]), [seed, 3]), dtype)
+
+
+def run(problem: Problem, dtype: Any, *, training: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
+    """Outputs and last states, as new arrays."""
+    x, parameters, state = problem.split(dtype)
+    tape = problem.recurrence(dtype).forward(x, parameters, state, training=training, sequences=True)
+    return tape.outputs.copy(), [s.copy() for s in tape.state]
+
+
+def check_values(problem: Problem) -> None:
+    """Outputs and last states against the reference, in both float types."""
+    x, kernel, recurrent, bias, *state = problem.arrays
+    expected, last = sequence(problem.cell, x, kernel, recurrent, bias, state, *problem.activations)
+    outputs, states = run(problem, np.float64)
+    check_close(problem.name("float64", "outputs"), outputs, expected, _FLOAT64)
+    for k, (got, wanted) in enumerate(zip(states, last, strict=True)):
+        check_close(problem.name("float64", f"last state {k}"), got, wanted, _FLOAT64)
+    # The float64 twin gets what float32 can hold, so that only the arithmetic differs.
+    narrow = [a.astype(np.float32).astype(np.float64) for a in problem.arrays]
+    expected, last = sequence(problem.cell, *narrow[:4], narrow[4:], *problem.activations)
+    outputs, states = run(problem, np.float32)
+    check_close(problem.name("float32", "outputs"), outputs, expected, _FLOAT32)
+    for k, (got, wanted) in enumerate(zip(states, last, strict=True)):
+        check_close(problem.name("float32", f"last state {k}"), got, wanted, _FLOAT32)
+
+
+def gradients(
+    problem: Problem, dtype: Any, d_outputs: np.ndarray | None, d_state: Sequence[np.ndarray | None]
+) -> list[np.ndarray]:
+    """Gradients in the order of `Problem.arrays`."""
+    x, parameters, state = problem.split(dtype)
+    tape = problem.recurrence(dtype).forward(x, parameters, state, training=True, sequences=True)
+    targets = [np.full_like(p, np.nan) for p in parameters]
+    cast = [None if v is None else v.astype(dtype) for v in d_state]
+    d_outputs = None if d_outputs is None else d_outputs.astype(dtype)
+    dx, d_initial = tape.run_backward(d_outputs, cast, targets, input_gradient=True)
+    return [dx.copy(), *targets, *(v.copy() for v in d_initial)]
+
+
+def _losses(problem: Problem) -> dict[str, tuple[np.ndarray | None, list[np.ndarray | None]]]:
+    """The ways a loss reaches a recurrence: gradients of outputs and of last states, by name."""
+    none = [None] * problem.cell.states
+    return {
+        "gradient of all outputs": (problem.d_outputs, none),
+        "gradient of the last output": (None, [problem.d_state[0], *none[1:]]),
+        "gradient of the last states": (None, list(problem.d_state)),
+        "gradient of outputs and last states": (problem.d_outputs, list(problem.d_state)),
+    }
+
+
+def _value(problem: Problem, d_outputs: np.ndarray | None, d_state: Sequence[np.ndarray | None]) -> float:
+    outputs, states = run(problem, np.float64)
+    total = 0.0 if d_outputs is None else np.vdot(d_outputs, outputs)
+    return float(total + sum(np.vdot(d, s) for d, s in zip(d_state, states, strict=True) if d is not None))
+
+
+def check_cell_gradients(
+    problem: Problem, rng: np.random.Generator, tolerance: float = 1e-6, paths: Sequence[str] | None = None
+) -> None:
+    """Gradients of parameters, input and states together, in a random direction per path, in float64."""
+    for path, (d_outputs, d_state) in _losses(problem).items():
+        if paths is not None and path not in paths:
+            continue
+        got = gradients(problem, np.float64, d_outputs, d_state)
+        direction = problem.direction(rng)
+        # A gradient of norm g has a derivative of about g / sqrt(n) in a random direction.
+        scale = norm_of(got) / np.sqrt(sum(a.size for a in got))
+        check_derivative(
+            problem.name(path),
+            _along(problem, direction, lambda p, d=d_outputs, s=d_state: _value(p, d, s)),
+            float(sum(np.vdot(g, v) for g, v in zip(got, direction, strict=False))),
+            float(scale),
+            tolerance,
+        )
+
+
+def _along(problem: Problem, direction: Sequence[np.ndarray], value: Callable[[Problem], float]) -> Callable:
+    def at(step: float) -> float:
+        moved = [a + step * v for a, v in zip(problem.arrays, direction, strict=False)]
+        return value(problem.with_arrays([*moved, *problem.arrays[len(moved) :]]))
+
+    return at
+
+
+def check_float32_gradients(problem: Problem) -> None:
+    """Gradients in float32 against those in float64 at the same point."""
+    narrow = problem.with_arrays([a.astype(np.float32).astype(np.float64) for a in problem.arrays])
+    names = "x", "kernel", "recurrent kernel", "bias", *(f"state {k}" for k in range(problem.cell.states))
+    for path, (d_outputs, d_state) in _losses(narrow).items():
+        wide = gradients(narrow, np.float64, d_outputs, d_state)
+        for name, got, expected in zip(names, gradients(narrow, np.float32, d_outputs, d_state), wide, strict=True):
+            check_close(problem.name("float32", path, name), got, expected, _FLOAT32)
