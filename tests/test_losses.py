@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 
 from elman import losses
-from elman.jit import get_num_threads, num_threads
 from elman.losses import (
     LOSSES,
     BinaryCrossentropy,
@@ -19,6 +18,7 @@ from elman.losses import (
     MeanSquaredError,
     SparseCategoricalCrossentropy,
 )
+from elman.threads import get_num_threads, num_threads
 
 CASES = [
     MeanSquaredError(),

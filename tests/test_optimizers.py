@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from elman import optimizers
-from elman.jit import get_num_threads, num_threads
 from elman.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
+from elman.threads import get_num_threads, num_threads
 
 CASES = [
     SGD(),

@@ -45,13 +45,15 @@ def fill(cells: Sequence[str], dtype: str) -> int:
             f"{report.what:26}{report.compiled:4} compiled {report.loaded:4} loaded {report.seconds:7.1f} s", flush=True
         )
 
+    if jit.DISABLED:
+        print("elman: NUMBA_DISABLE_JIT is set; there is nothing to compile", file=sys.stderr)
+        return 0
     begin = time.perf_counter()
     reports = warmup(cells, DTYPES if dtype == "both" else [dtype], tell)
     total = sum(r.compiled for r in reports), sum(r.loaded for r in reports)
     print(f"{'all':26}{total[0]:4} compiled {total[1]:4} loaded {time.perf_counter() - begin:7.1f} s")
-    if jit.DISABLED:
-        print("elman: NUMBA_DISABLE_JIT is set; there is nothing to compile", file=sys.stderr)
-    elif jit.cache_directory() is None or not places.writable(jit.cache_directory()):
+    place = jit.cache_directory()
+    if place is None or not places.writable(place):
         print("elman: no cache directory can be written; set ELMAN_CACHE_DIR to one that can", file=sys.stderr)
         return 1
     return 0

@@ -5,8 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import tempfile
-import zipfile
+import uuid
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +20,15 @@ _HEADER = "header"
 def write(path: str | os.PathLike, kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write a file of `kind` under a temporary name beside `path`, then rename it: `path` is old or new, never half."""
     target = Path(path)
-    text = json.dumps({"format": FORMAT, "kind": kind, **header})
+    text = json.dumps({"format": FORMAT, "kind": kind, "arrays": sorted(arrays), **header})
     content = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{target.name}.", suffix=".tmp", dir=target.parent)
+    # Not tempfile: its files are private, and a saved model is to be as readable as others are.
+    temporary = target.with_name(f".{target.name}.{uuid.uuid4().hex}.tmp")
     try:
-        with os.fdopen(descriptor, "wb") as file:
+        with open(temporary, "xb") as file:
             np.savez(file, **content)
             file.flush()
             os.fsync(file.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)  # mkstemp makes files private; a saved model is as others are
         os.replace(temporary, target)
     except BaseException:
         with contextlib.suppress(OSError):
@@ -44,21 +41,21 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
 
     Raises
     ------
-    FileNotFoundError
-        If there is no such file.
+    OSError
+        If the file cannot be opened; FileNotFoundError if there is none.
     ValueError
         If it is no elman file, damaged, of another kind or of a newer format. Nothing in it is executed.
     """
     name = os.fspath(path)
-    try:
-        with np.load(name, allow_pickle=False) as file:
-            arrays = {key: file[key] for key in file.files}
-        header = json.loads(arrays.pop(_HEADER).tobytes())
-        found, version = header["kind"], header["format"]
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, EOFError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"path: {name!r} is no elman file, or it is damaged ({error})") from None
+    with open(name, "rb") as opened:
+        try:
+            with np.load(opened, allow_pickle=False) as file:
+                arrays = {key: file[key] for key in file.files}
+            header = json.loads(arrays.pop(_HEADER).tobytes())
+            found, version = header["kind"], header["format"]
+        # Damaged archives raise nearly anything: zlib's, struct's and zipfile's errors, RuntimeError, MemoryError.
+        except Exception as error:
+            raise ValueError(f"path: {name!r} is no elman file, or it is damaged ({error})") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(
             f"path: {name!r} has format {version}, this version of elman reads formats up to {FORMAT}; a newer one can"
@@ -66,4 +63,7 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
         )
     if found != kind:
         raise ValueError(f"path: {name!r} holds a {found}, not a {kind}")
+    # No checksum covers the archive's own list of arrays: a damaged byte there may hide some.
+    if header.get("arrays") != sorted(arrays):
+        raise ValueError(f"path: {name!r} is damaged: it should hold {header.get('arrays')}, it holds {sorted(arrays)}")
     return header, arrays

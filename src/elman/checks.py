@@ -53,6 +53,12 @@ def float_dtype(argument: str, dtype: Any) -> np.dtype:
     return found
 
 
+def working_dtype(array: np.ndarray) -> np.dtype:
+    """The float type to compute in for `array`: its own if it is float32 or float64 of any byte order, else float32."""
+    native = array.dtype.newbyteorder("=")
+    return native if native in (np.float32, np.float64) else np.dtype(np.float32)
+
+
 def numeric(argument: str, value: Any) -> np.ndarray:
     """`value` as a non-empty array of real numbers; integers, booleans and float16 included, object dtype refused."""
     try:

@@ -47,7 +47,8 @@ def recurrent(
     state : list of ndarray of shape (B, H)
         The states after the last step.
     tape : Tape
-        ``tape.backward(d_outputs, d_state)`` gives the gradients of x, the parameters and the initial state.
+        ``tape.backward(d_outputs, d_state)`` gives the gradients of x, the parameters and the initial state. It reads x
+        and the parameters again, of which no copies are made: leave them as they are until then.
 
     Raises
     ------
@@ -74,7 +75,7 @@ def recurrent(
     """
     cell = get(cell)
     x = np.asarray(x)
-    dtype = x.dtype if x.dtype in (np.float32, np.float64) else np.dtype(np.float32)
+    dtype = checks.working_dtype(x)
     x = checks.real_array("x", x, dtype, ndim=(3,))
     weights = _checked_parameters(cell, x.shape[2], parameters, dtype)
     units = weights[0].shape[1] // cell.gates
@@ -86,6 +87,7 @@ def recurrent(
         ]
     recurrence = Recurrence(cell, x.shape[2], units, dtype, activation, recurrent_activation)
     tape = recurrence.forward(x[:, ::-1] if go_backwards else x, weights, initial_state, training=True, sequences=True)
+    tape.go_backwards = go_backwards
     return tape.outputs.copy(), [v.copy() for v in tape.state], tape
 
 

@@ -89,6 +89,7 @@ class Optimizer(ABC):
         if len(given) > 1:
             raise ValueError(f"optimizer: only one of {', '.join(_CLIPS)} may be given, got {' and '.join(given)}")
         self.iterations = 0
+        self.owner: Any = None  # the model whose parameters the state vectors belong to
         self._slots: np.ndarray | None = None
         self._offsets = np.zeros(2, np.int64)
 

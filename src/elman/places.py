@@ -83,9 +83,13 @@ def _prune(root: Path, keep: int = 8) -> None:
 
     Only kernels in directories of our own naming: `root` may be a directory the user shares with other files.
     """
-    with contextlib.suppress(OSError):
+    try:
         versions = [p for p in root.iterdir() if p.is_dir() and _VERSION.fullmatch(p.name)]
-        for old in sorted(versions, key=lambda p: p.stat().st_mtime)[:-keep]:
+        oldest = sorted(versions, key=lambda p: p.stat().st_mtime)[:-keep]
+    except OSError:  # another process prunes as well
+        return
+    for old in oldest:
+        with contextlib.suppress(OSError):
             for file in old.glob("*.nb[ic]*"):
                 file.unlink()
             old.rmdir()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,8 +115,11 @@ def _balanced(plan_key: tuple, threads: int) -> tuple[np.ndarray, np.ndarray]:
     return panels[order], np.cumsum([0, *map(len, mine)]).astype(np.int64)
 
 
-def _strides(array: np.ndarray) -> tuple[int, ...]:
-    return tuple(s // array.itemsize for s in array.strides)
+def _located(array: np.ndarray) -> tuple[Any, tuple[int, int, int]]:
+    """Address and strides in elements of a (B, T, .) array."""
+    a, b, c = array.strides
+    size = array.itemsize
+    return address(array), (a // size, b // size, c // size)
 
 
 class _Frame:
@@ -240,12 +243,12 @@ class Recurrence:
             for target, value in zip(frame.initial, state, strict=True):
                 target[...] = value
         bounds = _row_bounds(batch, threads, frame.most_rows)
+        place = _located(x)
         scan.forward(
-            min(threads, len(bounds) - 1), bounds, *self.handles(backward=False),
-            address(x), _strides(x), steps, frame.w, frame.sums, plan.groups, plan.early, plan.operand, self.units,
-            plan.width, frame.s, frame.z, frame.y,
+            min(threads, len(bounds) - 1), bounds, *self.handles(backward=False), *place, steps, frame.w, frame.sums,
+            plan.groups, plan.early, plan.operand, self.units, plan.width, frame.s, frame.z, frame.y,
         )  # fmt: skip
-        return Tape(self, x, parameters, frame)
+        return Tape(self, x, place, parameters, frame)
 
 
 class Tape:
@@ -259,10 +262,16 @@ class Tape:
         Outputs h of all steps; a view of memory the next call may reuse.
     state : list of ndarray of shape (B, H)
         The states after the last step, views likewise.
+    go_backwards : bool
+        True if the input was read from its end: `backward` then turns the gradient of x round once more.
     """
 
-    def __init__(self, recurrence: Recurrence, x: np.ndarray, parameters: Sequence[np.ndarray], frame: _Frame) -> None:
-        self._recurrence, self._x, self._parameters, self._frame = recurrence, x, parameters, frame
+    go_backwards = False
+
+    def __init__(
+        self, recurrence: Recurrence, x: np.ndarray, place: tuple, parameters: Sequence[np.ndarray], frame: _Frame
+    ) -> None:
+        self._recurrence, self._x, self._place, self._parameters, self._frame = recurrence, x, place, parameters, frame
         self.outputs, self.state = frame.outputs, frame.last
         self._used = False
 
@@ -314,7 +323,9 @@ class Tape:
             *([recurrent] if r.cell.h else []),
             *([bias if r.cell.recurrent_bias else bias[0]] if bias.size else []),
         ]
-        return Gradients(None if dx is None else dx.copy(), parameters, [g.copy() for g in d_initial])
+        if dx is not None:
+            dx = (dx[:, ::-1] if self.go_backwards else dx).copy()
+        return Gradients(dx, parameters, [g.copy() for g in d_initial])
 
     def run_backward(
         self,
@@ -342,16 +353,17 @@ class Tape:
         for target, value in zip(d_last, d_state, strict=True):
             if value is not None:
                 target[...] = value
-        sequence = z if d_outputs is None else d_outputs
+        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
+        outputs, output_steps = (self._place, 0) if d_outputs is None else (_located(d_outputs), x.shape[1])
         bounds = _row_bounds(len(x), threads, frame.most_rows)
         scan.backward(
             min(threads, len(bounds) - 1), bounds, *r.handles(backward=True), plan.padded, s,
-            address(sequence), _strides(sequence), 0 if d_outputs is None else x.shape[1], rt, wt,
+            *outputs, output_steps, rt, wt,
             plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width, z, d, dx,
         )  # fmt: skip
         tasks, bounds = _balanced(r.key, threads)
         scan.weight_gradients(
-            threads, bounds, tasks, _CHUNK, r.handles(backward=True)[2], address(x), _strides(x), plan.padded,
-            s, z, plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, time_block, panel, sums, *gradients,
+            threads, bounds, tasks, _CHUNK, r.handles(backward=True)[2], *self._place, plan.padded, s, z, plan.operand,
+            r.units, plan.width, plan.x_gates, plan.h_gates, time_block, panel, sums, *gradients,
         )  # fmt: skip
         return (dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None), d_initial

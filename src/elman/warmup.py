@@ -96,7 +96,7 @@ def _layer(cell: str) -> Callable[[int], RNN]:
 
 
 def _each_variant(run: Callable[[bool], None]) -> None:
-    """Call ``run(large)`` so that every kernel takes its serial variant, then its parallel one where there are threads."""
+    """Call ``run(large)`` so that kernels take their serial variant, then the parallel one if there are threads."""
     with num_threads(1):
         run(False)
     if maximum_threads() > 1:

@@ -189,5 +189,25 @@ def register(cell: Cell) -> Cell:
 
 
 def get(cell: Any) -> Cell:
-    """The cell of that name, or `cell` itself if it is one already."""
+    """The cell of that name, or `cell` itself if it is one already.
+
+    Parameters
+    ----------
+    cell : str or Cell
+
+    Returns
+    -------
+    Cell
+
+    Raises
+    ------
+    ValueError, TypeError
+        For an unknown name, with the nearest one, or anything else.
+
+    Examples
+    --------
+    >>> from elman.cells import get
+    >>> get("simple").gates
+    1
+    """
     return cell if isinstance(cell, Cell) else CELLS[choose("cell", cell, CELLS)]

@@ -66,6 +66,35 @@ def _places8(offset, stride, q, block, width):
     return _places4(offset, stride, q, block, width) + _places4(offset, stride, q + 4, block, width)
 
 
+@helper
+def _pair(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, d, ds, ldd, c, cs, ldc):
+    """`rows` rows of a panel of two vectors, in tiles of ROWS and 4 rows."""
+    r = 0
+    while r < rows:
+        at, bt = ao + r * ars, bo + r * brs
+        ct, dt = (cs[0] + r * ldc, cs[1] + r * ldc), (ds[0] + r * ldd, ds[1] + r * ldd)
+        if rows - r >= ROWS:
+            tile(ROWS, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            r += ROWS
+        else:
+            tile(4, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            r += 4
+
+
+@helper
+def _single(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, d, do, ldd, c, co, ldc):
+    """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows."""
+    r = 0
+    while r < rows:
+        at, bt, ct, dt = ao + r * ars, bo + r * brs, (co + r * ldc,), (do + r * ldd,)
+        if rows - r >= ROWS:
+            tile(ROWS, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            r += ROWS
+        else:
+            tile(4, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            r += 4
+
+
 def _multiply(
     rows, vectors, width, block,
     a, ao, ars, aks, ka,
@@ -83,91 +112,15 @@ def _multiply(
     whole = rows
     while whole % ROWS % 4:  # rows left over by tiles of ROWS and 4 rows
         whole -= 1
-    q = 0
-    while q < vectors and whole > 0:
-        pq = po + q * width * pk
-        r = 0
-        if vectors - q >= 2:
-            cs = _places2(co, cgs, q, block, width)
-            ds = _places2(do, dgs, q, block, width)
-            pq += first * 2 * width
-            while r < whole:
-                at, bt, c2, d2 = (
-                    ao + r * ars,
-                    bo + r * brs,
-                    (cs[0] + r * ldc, cs[1] + r * ldc),
-                    (ds[0] + r * ldd, ds[1] + r * ldd),
-                )
-                if whole - r >= ROWS:
-                    tile(
-                        ROWS,
-                        2,
-                        a,
-                        at,
-                        ars,
-                        aks,
-                        ka,
-                        b,
-                        bt,
-                        brs,
-                        bks,
-                        kb,
-                        bss,
-                        segments,
-                        p,
-                        pq,
-                        0,
-                        d,
-                        d2,
-                        ldd,
-                        c,
-                        c2,
-                        ldc,
-                    )
-                    r += ROWS
-                else:
-                    tile(
-                        4, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, pq, 0, d, d2, ldd, c, c2, ldc
-                    )
-                    r += 4
-        else:
-            co1, do1 = _place(co, cgs, q, block, width), _place(do, dgs, q, block, width)
-            pq += first * width
-            while r < whole:
-                at, bt, c1, d1 = ao + r * ars, bo + r * brs, (co1 + r * ldc,), (do1 + r * ldd,)
-                if whole - r >= ROWS:
-                    tile(
-                        ROWS,
-                        1,
-                        a,
-                        at,
-                        ars,
-                        aks,
-                        ka,
-                        b,
-                        bt,
-                        brs,
-                        bks,
-                        kb,
-                        bss,
-                        segments,
-                        p,
-                        pq,
-                        0,
-                        d,
-                        d1,
-                        ldd,
-                        c,
-                        c1,
-                        ldc,
-                    )
-                    r += ROWS
-                else:
-                    tile(
-                        4, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, pq, 0, d, d1, ldd, c, c1, ldc
-                    )
-                    r += 4
-        q += VECTORS
+    if whole > 0:
+        for q in range(0, vectors, VECTORS):
+            pq = po + q * width * pk + first * min(VECTORS, vectors - q) * width
+            if vectors - q >= 2:
+                cs, ds = _places2(co, cgs, q, block, width), _places2(do, dgs, q, block, width)
+                _pair(whole, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, pq, d, ds, ldd, c, cs, ldc)
+            else:
+                ct, dt = _place(co, cgs, q, block, width), _place(do, dgs, q, block, width)
+                _single(whole, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, pq, d, dt, ldd, c, ct, ldc)
     for r in range(whole, rows):
         _wide_row(
             vectors, width, block, a, ao + r * ars, aks, ka, b, bo + r * brs, bks, kb, bss, segments,
@@ -225,6 +178,9 @@ def pack(shards, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, wid
                         sums[v // block, j] = 0
                     if bias.shape[0] > 1 and gh >= 0:
                         sums[v // block, j] += bias[1, gh * h + j]
+                # What memory held before may be denormal numbers there, which are slow, or NaN.
+                for j in range(min(unit + width, h), unit + width):
+                    sums[v // block, j] = 0
 
 
 @Entry

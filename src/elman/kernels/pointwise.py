@@ -36,7 +36,7 @@ _Q = {
         2.5113221179990818087e-8,
     ),
 }
-# Beyond these the power of two leaves its normal range; there exp stays at 2^-126 and 2^127 (2^-1022 and 2^1023).
+# Just inside the range of x for which 2^n is a normal number.
 _LOW, _HIGH = {4: -87.0, 8: -708.0}, {4: 88.0, 8: 709.0}
 
 
@@ -71,7 +71,7 @@ def _twin_dtype(x: Any) -> Any:
 
 
 def exp(x: Any) -> Any:
-    """e^x, at most 2 ulp; held at the smallest and largest power of two outside the normal range. NaN stays NaN."""
+    """e^x, at most 2 ulp; x is held at -87 and 88 (float64: -708 and 709), short of overflow. NaN stays NaN."""
     kind = _twin_dtype(x)
     size = np.dtype(kind).itemsize
     return kind(np.exp(np.clip(x, _LOW[size], _HIGH[size])))

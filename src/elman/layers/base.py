@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from elman import checks
+from elman import checks, initializers
 from elman.cells import Cell
 from elman.parameters import ParameterVector, Spec
 
@@ -94,7 +94,7 @@ class Layer(ABC):
 
     def _called(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x)
-        dtype = self.dtype if self.shape is not None else x.dtype if x.dtype == np.float64 else np.dtype(np.float32)
+        dtype = self.dtype if self.shape is not None else checks.working_dtype(x)
         x = checks.real_array("x", x, dtype)
         if self.shape is None:
             self.build_alone(self._free_shape(x.shape[1:]), dtype)
@@ -148,8 +148,8 @@ def _plain(value: Any) -> Any:
         return serialize(value)
     if isinstance(value, Cell):
         return value.name
-    if hasattr(value, "get_config"):
-        return {"class_name": type(value).__name__, "config": value.get_config()}
+    if isinstance(value, initializers.Initializer):
+        return initializers.serialize(value)
     if isinstance(value, tuple):
         return list(value)
     return value

@@ -16,6 +16,8 @@ from elman.testing.twins import sequence
 
 # (B, T, I, H): single elements, tails of every tile and vector, one step, more units than any vector holds.
 SIZES = ((1, 1, 1, 1), (3, 5, 9, 7), (13, 3, 1, 17), (2, 4, 3, 33))
+# Units that fill their vectors: the neighbour of a row's last unit is the next row.
+_UNPADDED = (3, 4, 2, 16)
 
 # Measured over SIZES, six seeds and seven activations: at most 3e-15.
 _FLOAT64 = 1e-12
@@ -117,12 +119,12 @@ def check_cell(
     ------
     AssertionError
         With the path, the size, the place and both numbers. Checked are, for batches of 1, 2, 3, 13, widths of
-        1, 7, 17, 33 and 1, 3, 9 inputs, with bias and without: outputs and last states in float64 (1e-12) and float32
-        (64 ulp of the largest value); gradients of parameters, input and initial states together in random directions
-        (relative 1e-6 against central differences) from all outputs, the last output, the last states and both; the
-        same bits for training and inference, for one and more threads and any cut of the batch, for a permuted batch,
-        for single sequences, for a sequence cut in two, before a changed step, with garbage in the padding; and that
-        NaN stays NaN and stays in its row.
+        1, 7, 16, 17, 33 and 1, 2, 3, 9 inputs, with bias and without: outputs and last states in float64 (1e-12) and
+        float32 (64 ulp of the largest value); gradients of parameters, input and initial states together in random
+        directions (relative 1e-6 against central differences) from all outputs, the last output, the last states and
+        both; the same bits for training and inference, for one and more threads and any cut of the batch, for a
+        permuted batch, for single sequences, for a sequence cut in two, before a changed step, with garbage in the
+        padding; and that NaN stays NaN and stays in its row.
 
     Examples
     --------
@@ -141,7 +143,7 @@ def check_cell(
     check_cell_gradients(without.without_state(), np.random.default_rng([seed, 2]))
     check_float32_gradients(problem)
     for dtype in (np.float64, np.float32):
-        for size in SIZES[1:3]:
+        for size in (*SIZES[1:3], _UNPADDED):
             exact.check_bits(Problem.draw(cell, size, tuple(activations[0]), [seed, 3]), dtype)
 
 

@@ -80,6 +80,8 @@ def check_derivative(
     --------
     >>> check_derivative("sine", lambda t: np.sin(t), 1.0, 1.0, 1e-9)
     """
+    if not np.isfinite(analytic) or not np.isfinite(scale):
+        raise AssertionError(f"{what}: the gradient gives {analytic!r} in a random direction, its size is {scale!r}")
     tried = []
     for h in _STEPS:
         near, middle, far = ((function(k * h) - function(-k * h)) / (2 * k * h) for k in (0.5, 1, 2))

@@ -32,7 +32,8 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
     """
     crossentropy = hasattr(loss, "from_logits")
     shape = n, columns
-    p = rng.uniform(0.05, 0.95, shape) if crossentropy and not loss.from_logits else 2 * rng.standard_normal(shape)
+    probability = crossentropy and not loss.from_logits
+    p = rng.uniform(0.05, 0.95, shape) if probability else 2 * rng.standard_normal(shape)
     if loss.labels:
         return rng.integers(0, columns, n), p
     return (rng.uniform(size=shape) if crossentropy else rng.standard_normal(shape)), p
@@ -59,8 +60,8 @@ def check_loss(
     Raises
     ------
     AssertionError
-        With the path and both numbers. Checked are, with and without weights, for 1, 2 and 19 values per row: the weighted
-        mean (1e-11), its derivative in random directions (relative 1e-6), float32 against float64 (2e-6 of the
+        With the path and both numbers. Checked are, with and without weights, for 1, 2 and 19 values per row: the
+        weighted mean (1e-11), its derivative in random directions (relative 1e-6), float32 against float64 (2e-6 of the
         largest), the same value with and without a gradient, a batch of 9001 rows against a part of it, a NaN in one
         row, and the same bits for any number of threads.
 

@@ -96,8 +96,12 @@ class History(Callback):
 class Hooks:
     """Calls a hook on all callbacks that override it."""
 
-    def __init__(self, callbacks: Iterable[Callback] | None, model: Any, params: dict[str, Any]) -> None:
-        self._callbacks = list(callbacks or [])
+    def __init__(
+        self, callbacks: Iterable[Callback] | None, model: Any, params: dict[str, Any], first: Iterable[Callback] = ()
+    ) -> None:
+        if not isinstance(callbacks, (Iterable, type(None))):
+            raise TypeError(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
+        self._callbacks = [*first, *(callbacks or [])]
         for callback in self._callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(

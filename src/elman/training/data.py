@@ -24,10 +24,12 @@ def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
     limit = float(np.finfo(dtype).max)
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
-        if array.dtype.itemsize <= dtype.itemsize:
-            clean = np.isfinite(part.sum(dtype=np.float64))
-        else:
-            clean = -limit <= part.min() and part.max() <= limit
+        # Opposite infinities, or finite values whose sum is not, fall through to the exact test.
+        with np.errstate(over="ignore", invalid="ignore"):
+            if array.dtype.itemsize <= dtype.itemsize:
+                clean = np.isfinite(part.sum(dtype=np.float64))
+            else:
+                clean = -limit <= part.min() and part.max() <= limit
         if not clean:
             # Slow and exact: name the first bad value by its index in the whole array.
             bad = ~(np.abs(array.astype(np.float64)) <= limit)
@@ -137,7 +139,8 @@ def prepare(
     weights = row_weights(sample_weight, output_shape, f"{prefix}sample_weight")
     if weights is not None:
         weights = weights.reshape(output_shape[:-1])
-    check_rows(f"{prefix}y", y, dtype)
+    if y.dtype.itemsize > dtype.itemsize:  # finite it is, but perhaps not in the model's dtype
+        check_rows(f"{prefix}y", y, dtype)
     return Rows(x, y, weights, dtype, labels=loss.labels)
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import copy
 from dataclasses import dataclass
 from typing import Any, Protocol
 
 import numpy as np
 
-from elman import checks
+from elman import checks, metrics
+from elman.loss import Loss
 from elman.metrics import Metric
 from elman.training.callbacks import Hooks, Logs
 from elman.training.data import Rows
@@ -62,6 +64,12 @@ class Scores:
     def loss(self) -> float:
         """The mean loss so far."""
         return self._sum / max(1, self._count)
+
+
+def make_scores(names: tuple[list, list], loss: Loss, output_shape: tuple[int | None, ...]) -> Scores:
+    """Scores for what `compile` was given. A metric instance is copied: two models must not add up in one."""
+    made = ([copy.deepcopy(metrics.get(m, loss=loss, output_shape=output_shape)) for m in group] for group in names)
+    return Scores(*made)
 
 
 @dataclass(frozen=True)

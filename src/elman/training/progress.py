@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import time
 from typing import Any
@@ -30,7 +31,9 @@ class Progress:
         if verbose == 1 and sys.stdout.isatty():
             from tqdm import tqdm  # 10 ms, paid only where a bar is drawn
 
-            self._bar = tqdm(total=steps, desc=title, file=sys.stdout, leave=True, unit="step")
+            # Some pseudo-terminals say they have no columns and rows, and tqdm then draws nothing; shutil says 80 x 24.
+            columns, rows = shutil.get_terminal_size()
+            self._bar = tqdm(total=steps, desc=title, file=sys.stdout, unit="step", ncols=columns, nrows=rows)
 
     def step(self, done: int, loss: float) -> None:
         """`done` steps are over; redraws at most ten times a second."""

@@ -40,7 +40,7 @@ class Trainer(ABC):
 
     @abstractmethod
     def _check_x(self, x: Any, argument: str = "x", like: np.ndarray | None = None) -> np.ndarray:
-        """x as (N, *input shape) in its own dtype. A model not built yet stays so; `like`, or x, tells its input shape."""
+        """x as (N, *input shape) in its own dtype. A model not built yet stays so; `like`, or x, gives its shape."""
 
     @abstractmethod
     def _build_for(self, x: np.ndarray) -> None:
@@ -138,10 +138,13 @@ class Trainer(ABC):
         if loss is None:
             raise ValueError("loss: expected a loss or its name, got None")
         chosen = optimizers.get(optimizer), losses.get(loss)
+        if chosen[0].owner not in (None, self):
+            raise ValueError(f"optimizer: this {type(chosen[0]).__name__} trains another model; make a second one")
         weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -math.inf)
         names = loop.metric_list("metrics", metrics), loop.metric_list("weighted_metrics", weighted_metrics)
-        self._resolve_metrics(names, chosen[1], check_only=True)
+        loop.make_scores(names, chosen[1], (1,))  # refuses unknown names
         self.optimizer, self.loss = chosen
+        self.optimizer.owner = self
         self._loss_weight, self._metric_names = weight, names
         self._scores: loop.Scores | None = None
         self._optimizer_ready = False
@@ -161,11 +164,6 @@ class Trainer(ABC):
             "weighted_metrics": [plain(m) for m in self._metric_names[1]],
         }
 
-    @staticmethod
-    def _resolve_metrics(names: tuple[list, list], loss: Loss, shape: Any = (1,), *, check_only: bool = False) -> Any:
-        made = [[metrics.get(m, loss=loss, output_shape=shape) for m in group] for group in names]
-        return None if check_only else made
-
     def _compiled(self) -> Loss:
         if self.loss is None:
             raise ValueError("model: not compiled yet; call compile(optimizer, loss)")
@@ -176,7 +174,7 @@ class Trainer(ABC):
         self._build_for(x)
         self._ready_optimizer()
         if self._scores is None:
-            self._scores = loop.Scores(*self._resolve_metrics(self._metric_names, self.loss, self.output_shape))
+            self._scores = loop.make_scores(self._metric_names, self.loss, self.output_shape)
         return self._scores
 
     def _ready_optimizer(self) -> None:
@@ -278,7 +276,7 @@ class Trainer(ABC):
         history = History()
         parameters = {"epochs": plan.epochs, "steps": plan.steps, "verbose": plan.verbose}
         history.params = parameters
-        return Hooks([history, *(callbacks or [])], self, parameters), rows, validation, plan, history
+        return Hooks(callbacks, self, parameters, first=[history]), rows, validation, plan, history
 
     def evaluate(
         self,

@@ -1,0 +1,285 @@
+"""Make the mutants, run the gradient check on each, print which survive. Run with NUMBA_DISABLE_JIT=1.
+
+A mutant changes one token: an operator, an index or a constant, a factor or term dropped, a variable exchanged for
+another, an assignment left out.
+"""
+
+import ast
+import copy
+import inspect
+import json
+import sys
+import textwrap
+from dataclasses import replace
+from functools import partial
+
+import numpy as np
+
+from elman.cells import CELLS
+from elman.jit import DISABLED, Function
+from elman.kernels import losses as loss_kernels
+from elman.kernels import pointwise
+from elman.losses import (
+    BinaryCrossentropy,
+    CategoricalCrossentropy,
+    Huber,
+    LogCosh,
+    MeanAbsoluteError,
+    MeanSquaredError,
+    SparseCategoricalCrossentropy,
+)
+from elman.testing import losses as loss_battery
+from elman.testing.cells import Problem, check_cell_gradients
+from elman.testing.compare import check_derivative
+
+# Names never exchanged for another: arrays, loop variables, modules.
+FIXED = ("j", "z", "lo", "hi", "np")
+OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
+LIMITS = "zero, half, one, limit = (options.dtype.type(0), options.dtype.type(0.5), options.dtype.type(1), "
+# Mutants that compute the same numbers, with the reason.
+EQUIVALENT = {
+    # This branch is taken for y = 0 (and NaN) only, where the product is 0 whatever its factor.
+    ("relu", "kind(1) if y > kind(0) else kind(1) * y"),
+    ("relu", "kind(1) if y > kind(0) else kind(0) / y"),
+    ("relu", "kind(1) if y > kind(0) else y"),
+    ("relu", "kind(1) if y > kind(0) else kind(0)"),
+    # Where the product is 0 for every number, it serves NaN alone.
+    ("hard_sigmoid", "return slope if y > high - high and y < high else high - high"),
+    ("relu6", "return slope if y > high - high and y < high else high - high"),
+    # Where q is not clipped, c is q; elsewhere d is 0.
+    ("categorical", "dot += d * c"),
+    ("categorical", "d = zero if q < low or q > high else -t / q"),
+    # c is e or delta there, and delta > 0.
+    ("huber", "c = -delta if e < -delta else c"),
+    # From about 18 on both formulas agree to the last bit.
+    ("log_cosh", f"{LIMITS}options.dtype.type(21))"),
+    ("log_cosh", f"{LIMITS}options.dtype.type(19))"),
+    ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2)"),
+    ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2) - kind(0) * y"),
+    ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2) + kind(0)"),
+    ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2) + kind(0) / y"),
+}
+
+
+def mutants(tree):
+    """(description, tree) of every one-token mutant of an ast."""
+    places = [n for n in ast.walk(tree)]
+    names = sorted({n.id for n in places if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and len(n.id) <= 2})
+    for k, node in enumerate(places):
+        for change in list(changes(node, names)):
+            mutant = copy.deepcopy(tree)
+            twin = [n for n in ast.walk(mutant)][k]
+            before = ast.unparse(twin)
+            result = ast.copy_location(change(twin), node)
+            mutant = Replace(twin, result).visit(mutant) if result is not twin else mutant
+            ast.fix_missing_locations(mutant)
+            after = "nothing" if isinstance(result, ast.Pass) else ast.unparse(result)
+            if before != after:
+                yield f"line {getattr(twin, 'lineno', 0)}: {before} -> {after}", mutant
+
+
+class Replace(ast.NodeTransformer):
+    def __init__(self, old, new):
+        self.old, self.new = old, new
+
+    def visit(self, node):
+        return self.new if node is self.old else self.generic_visit(node)
+
+
+def changes(node, names):
+    """Functions that change a node, or give what stands in its place."""
+    if isinstance(node, ast.BinOp) and type(node.op) in OPERATORS:
+        yield lambda n: assigned(n, "op", OPERATORS[type(n.op)]())
+        yield lambda n: n.left
+        yield lambda n: n.right
+    elif isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+        yield lambda n: n.operand
+    elif isinstance(node, ast.AugAssign):
+        yield lambda n: assigned(n, "op", ast.Sub())
+        yield lambda n: ast.Assign([n.target], n.value)
+        yield lambda n: ast.Pass()
+    elif isinstance(node, ast.Constant) and isinstance(node.value, (int, float)):
+        yield lambda n: assigned(n, "value", n.value + 1)
+        if node.value:
+            yield lambda n: assigned(n, "value", n.value - 1)
+    elif isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Subscript):
+        yield lambda n: ast.Pass()
+    elif isinstance(node, ast.Call) and getattr(node.func, "id", "") == "derivative":
+        yield lambda n: assigned(
+            n, "args", [ast.Name("gate" if n.args[0].id == "act" else "act", ast.Load()), n.args[1]]
+        )
+    elif isinstance(node, ast.Name) and isinstance(node.ctx, ast.Load) and node.id in names:
+        if node.id in FIXED:
+            return
+        for other in names:
+            if other not in (node.id, *FIXED):
+                yield lambda n, other=other: assigned(n, "id", other)
+
+
+def assigned(node, field, value):
+    setattr(node, field, value)
+    return node
+
+
+def caught(check):
+    """Whether a check fails, in whatever way a wrong formula can make it fail."""
+    try:
+        with np.errstate(all="ignore"):
+            check()
+    except (AssertionError, IndexError, ArithmeticError, TypeError, NameError, ValueError, AttributeError):
+        return True
+    return False
+
+
+# ---- cells
+
+# Small, but with three steps, two sequences and a tail; two different activations, so that exchanged ones show.
+SIZE, ACTIVATIONS = (2, 3, 2, 3), ("tanh", "sigmoid")
+PATHS = ("gradient of outputs and last states", "gradient of the last states")
+
+
+def check(cell):
+    problem = Problem.draw(cell, SIZE, ACTIVATIONS, 5)
+    check_cell_gradients(problem, np.random.default_rng(6), paths=PATHS[:1])
+    check_cell_gradients(problem, np.random.default_rng(7), paths=PATHS[1:])
+
+
+def cell_mutants(cell):
+    """(description, cell) for every mutant of the backward functions of a cell."""
+    factory = cell.kernels
+    source = textwrap.dedent(inspect.getsource(factory))
+    tree = ast.parse(source)
+    functions = [n for n in tree.body[0].body if isinstance(n, ast.FunctionDef)]
+    for k, function in enumerate(functions):
+        if not function.name.endswith("backward"):
+            continue
+        for description, mutant in mutants(function):
+            whole = copy.deepcopy(tree)
+            index = whole.body[0].body.index([n for n in whole.body[0].body if isinstance(n, ast.FunctionDef)][k])
+            whole.body[0].body[index] = mutant
+            space = dict(vars(inspect.getmodule(factory)))
+            exec(compile(ast.fix_missing_locations(whole), "<mutant>", "exec"), space)
+            yield f"{function.name}, {description}", replace(cell, name="mutant", kernels=space[factory.__name__])
+
+
+# ---- derivatives of activations
+
+
+def derivative_sources():
+    """Name and ast of the second formula of every row of the table of activations."""
+    tree = ast.parse(inspect.getsource(pointwise))
+    for node in tree.body:
+        if isinstance(node, ast.AnnAssign) and node.target.id == "_FORMULAS":
+            for key, pair in zip(node.value.keys, node.value.values, strict=True):
+                yield key.value, pair.elts[1]
+
+
+def made(expression, space):
+    return eval(compile(ast.fix_missing_locations(ast.Expression(expression)), "<mutant>", "eval"), space)
+
+
+def derivative_mutants():
+    """(name, source, function) of every mutant; the source is None for the original."""
+    sources = dict(derivative_sources())
+    for name, tree in sources.items():
+        yield name, None, made(tree, vars(pointwise))
+        for _, mutant in mutants(tree):
+            yield name, ast.unparse(mutant.body), made(mutant, vars(pointwise))
+    helper = ast.parse(textwrap.dedent(inspect.getsource(pointwise._inside)))
+    for _, mutant in mutants(helper.body[0]):
+        space = dict(vars(pointwise))
+        exec(compile(ast.Module([mutant], []), "<mutant>", "exec"), space)
+        for name in ("hard_sigmoid", "relu6"):
+            yield name, ast.unparse(mutant.body[-1]), made(sources[name], space)
+
+
+def check_formula(name, derivative):
+    """A derivative, written in the output y, against differences of the activation, on both sides of every kink."""
+    code = pointwise.ACTIVATIONS[name]
+    for x in (-3.7, -2.3, -0.9, -0.4, 0.3, 0.8, 1.7, 2.9, 5.6, 6.8):
+        y = pointwise.activate(code, np.float64(x))
+        slope = float(derivative(y, np.float64))
+        check_derivative(name, lambda h, x=x: float(pointwise.activate(code, np.float64(x + h))), slope, 1.0, 1e-6)
+
+
+# ---- losses
+
+LOSSES = {
+    "squared": MeanSquaredError(),
+    "absolute": MeanAbsoluteError(),
+    "huber": Huber(0.8),
+    "log_cosh": LogCosh(),
+    "binary": BinaryCrossentropy(label_smoothing=0.1),
+    "binary_logits": BinaryCrossentropy(True, 0.2),
+    "categorical": CategoricalCrossentropy(label_smoothing=0.1),
+    "categorical_logits": CategoricalCrossentropy(True, 0.2),
+    "sparse": SparseCategoricalCrossentropy(),
+    "sparse_logits": SparseCategoricalCrossentropy(True),
+}
+
+
+def check_loss(loss):
+    """Value and gradient of ordinary rows, and of one with outputs beyond every clip."""
+    rng = np.random.default_rng(9)
+    y, p = loss_battery.draw_outputs(loss, rng, 6, 3)
+    if getattr(loss, "from_logits", False):
+        p[:4] = [800.0, 798.0, 799.0], [-900.0, 900.0, -900.0], [-1e3, -100.0, -1e3], [-2e3, -1900.0, -2e3]
+    elif hasattr(loss, "from_logits"):
+        p[:3] = [-0.4, 1.7, 0.6], [3.0, -0.4, -0.3], [-0.1, -0.2, 2.0]
+        if loss.labels:
+            y[:3] = 0, 0, 1
+    if isinstance(loss, LogCosh):
+        p[1] = y[1] + [25.0, -30.0, 0.1]
+    if isinstance(loss, MeanAbsoluteError):
+        p[0] = y[0]  # where the central difference of |e| is 0 as well
+    for w in (None, rng.uniform(0.5, 2, 6)):
+        loss_battery._check_value("loss", loss, y, p, w)
+        loss_battery._check_gradient("loss", loss, y, p, w, rng)
+
+
+def loss_mutants(name):
+    """(line that changed, loss) for every mutant of a loss kernel."""
+    loss = LOSSES[name]
+    tree = ast.parse(inspect.getsource(getattr(loss_kernels, name).python)).body[0]
+    tree.decorator_list = []
+    before = ast.unparse(tree).splitlines()
+    for _, mutant in mutants(tree):
+        space = dict(vars(loss_kernels))
+        after = ast.unparse(mutant).splitlines()
+        description = next(a.strip() for a, b in zip(after, before, strict=True) if a != b)
+        exec(compile(ast.fix_missing_locations(ast.Module([mutant], [])), "<mutant>", "exec"), space)
+        wrong = type("Mutant", (type(loss),), {"kernel": Function(space[name], lambda dtype: ())})
+        yield description, wrong(**loss.get_config())
+
+
+def main():
+    assert DISABLED, "run with NUMBA_DISABLE_JIT=1"
+    loss_kernels.CHUNK = 6  # two rows per chunk
+    counts, survivors, originals = {}, [], []
+    for cell in list(CELLS.values()):
+        if caught(lambda cell=cell: check(cell)):
+            originals.append(cell.name)
+        for description, mutant in cell_mutants(cell):
+            counts[f"cell {cell.name}"] = counts.get(f"cell {cell.name}", 0) + 1
+            if not caught(lambda mutant=mutant: check(mutant)):
+                survivors.append(f"cell {cell.name}: {description}")
+    for name, body, derivative in derivative_mutants():
+        if body is None:
+            if caught(partial(check_formula, name, derivative)):
+                originals.append(name)
+            continue
+        counts[f"derivative {name}"] = counts.get(f"derivative {name}", 0) + 1
+        if (name, body) not in EQUIVALENT and not caught(partial(check_formula, name, derivative)):
+            survivors.append(f"derivative {name}: {body}")
+    for name in LOSSES:
+        if caught(partial(check_loss, LOSSES[name])):
+            originals.append(f"loss {name}")
+        for description, mutant in loss_mutants(name):
+            counts[f"loss {name}"] = counts.get(f"loss {name}", 0) + 1
+            if (name, description) not in EQUIVALENT and not caught(partial(check_loss, mutant)):
+                survivors.append(f"loss {name}: {description}")
+    json.dump({"counts": counts, "survivors": survivors, "originals": originals}, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,348 @@
+"""Bad input: one exception that names the argument, what came and what was expected; the model stays as it was."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+import elman
+from elman import Sequential, optimizers
+from elman.layers import GRU, LSTM, Dense, Input, SimpleRNN
+
+RNG = np.random.default_rng(0)
+X = RNG.normal(size=(12, 5, 2)).astype(np.float32)
+Y = RNG.normal(size=(12, 1)).astype(np.float32)
+
+
+def compiled(layers=None, loss="mse"):
+    model = Sequential(layers or [Input((None, 2)), SimpleRNN(3), Dense(1)], seed=0)
+    model.compile("adam", loss, metrics=["mae"])
+    return model
+
+
+def spoil(array, value, *at):
+    array = array.copy()
+    for index in at:
+        array[index] = value
+    return array
+
+
+def state(model):
+    optimizer = {} if model.optimizer is None else model.optimizer.state()
+    return [
+        *((w.name, w.value.tobytes()) for w in model.weights),
+        *((name, value.tobytes()) for name, value in optimizer.items()),
+        ("shuffle", repr(model._shuffle.bit_generator.state)),
+        ("compiled", repr(model.get_compile_config())),
+    ]
+
+
+OBJECTS = X.astype(object)
+BAD_X = {
+    "rank 1": (X[:, 0, 0], r"x: expected shape \(N, \*, 2\), got \(N\)"),
+    "rank 4": (X[None], r"x: expected shape \(N, \*, 2\), got \(N, 12, 5, 2\)"),
+    "number": (3.0, r"x: expected shape"),
+    "features": (X[:, :, :1], r"x: expected shape \(N, \*, 2\), got \(N, 5, 1\)"),
+    "two axes for two features": (X[:, :, 0], r"x: expected shape \(N, \*, 2\), got \(N, 5, 1\)"),
+    "no samples": (X[:0], r"x: the array is empty, its shape is \(0, 5, 2\)"),
+    "no steps": (X[:, :0], r"x: the array is empty, its shape is \(12, 0, 2\)"),
+    "nan": (
+        spoil(X, np.nan, (3, 1, 1), (4, 0, 0)),
+        r"x: 2 of 120 values are not finite.*first at index \(3, 1, 1\): nan",
+    ),
+    "inf": (spoil(X, -np.inf, (0, 4, 0)), r"x: 1 of 120 values are not finite.*first at index \(0, 4, 0\): -inf"),
+    "inf and -inf": (spoil(spoil(X, np.inf, (0, 4, 0)), -np.inf, (1, 0, 0)), r"x: 2 of 120 values are not finite"),
+    "beyond float32": (
+        spoil(X.astype(float), 1e300, (1, 2, 0)),
+        r"x: 1 of 120 values are not finite in float32.*1e\+300",
+    ),
+    "object": (OBJECTS, r"x: expected numbers, got an array of dtype object and shape \(12, 5, 2\)"),
+    "strings": (X.astype(str), r"x: expected numbers, got an array of dtype <U"),
+    "complex": (X.astype(complex), r"x: expected numbers, got an array of dtype complex128"),
+    "dates": (X.astype("M8[s]"), r"x: expected numbers, got an array of dtype datetime64"),
+    "ragged": ([[[1.0, 2.0]], [[1.0]]], r"x: expected an array, got nested sequences of unequal length"),
+    "None": (None, r"x: expected numbers, got an array of dtype object"),
+}
+BAD_Y = {
+    "rows": (Y[:11], r"y: shape \(11, 1\) does not fit the model's output of shape \(12, 1\)"),
+    "columns": (np.zeros((12, 2)), r"y: shape \(12, 2\) does not fit the model's output of shape \(12, 1\); expected"),
+    "axes": (np.zeros((12, 5, 1)), r"y: shape \(12, 5, 1\) does not fit the model's output of shape \(12, 1\)"),
+    "empty": (Y[:0], r"y: the array is empty"),
+    "nan": (spoil(Y, np.nan, (7, 0)), r"y: 1 of 12 values are not finite.*first at index \(7, 0\): nan"),
+    "inf": (spoil(Y, np.inf, (7, 0), (9, 0)), r"y: 2 of 12 values are not finite.*first at index \(7, 0\): inf"),
+    "beyond float32": (spoil(Y.astype(float), -1e39, (7, 0)), r"y: 1 of 12 values are not finite in float32"),
+    "object": (Y.astype(object), r"y: expected numbers, got an array of dtype object"),
+    "missing": (None, r"y: targets are missing"),
+}
+BAD_WEIGHTS = {
+    "rows": (np.ones(11), r"sample_weight: shape \(11,\) does not fit an output of shape \(12, 1\); expected \(12,\)"),
+    "steps": (np.ones((12, 5)), r"sample_weight: shape \(12, 5\) does not fit an output of shape \(12, 1\)"),
+    "nan": (spoil(np.ones(12), np.nan, 4), r"sample_weight: 1 of 12 values are not finite.*index \(4,\)"),
+    "object": (np.ones(12, object), r"sample_weight: expected numbers"),
+}
+CALLS = ["fit", "evaluate", "train_on_batch", "test_on_batch", "gradients"]
+
+
+def call(model, method, x, y, **options):
+    quiet = {"verbose": 0} if method in ("fit", "evaluate") else {}
+    return getattr(model, method)(x, y, **options, **quiet)
+
+
+@pytest.fixture(scope="module")
+def trained():
+    model = compiled()
+    model.fit(X, Y, verbose=0)
+    return model
+
+
+@pytest.mark.parametrize("case", BAD_X)
+def test_x(trained, case):
+    x, message = BAD_X[case]
+    before = state(trained)
+    for method in CALLS:
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            call(trained, method, x, Y)
+    for method in (trained.predict, trained.predict_on_batch):
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            method(x)
+    with pytest.raises((ValueError, TypeError), match=f"^validation_data {message}"):
+        trained.fit(X, Y, validation_data=(x, Y), verbose=0)
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize("case", BAD_Y)
+def test_y(trained, case):
+    y, message = BAD_Y[case]
+    before = state(trained)
+    for method in CALLS:
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            call(trained, method, X, y)
+    with pytest.raises((ValueError, TypeError), match=f"^validation_data {message}"):
+        trained.fit(X, Y, validation_data=(X, y), verbose=0)
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize("case", BAD_WEIGHTS)
+def test_sample_weight(trained, case):
+    weights, message = BAD_WEIGHTS[case]
+    before = state(trained)
+    for method in CALLS:
+        with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+            call(trained, method, X, Y, sample_weight=weights)
+    with pytest.raises((ValueError, TypeError), match=f"^validation_data {message}"):
+        trained.fit(X, Y, validation_data=(X, Y, weights), verbose=0)
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"batch_size": 0}, "batch_size: expected an integer of at least 1, got 0"),
+        ({"batch_size": 2.5}, "batch_size: expected an integer, got float 2.5"),
+        ({"epochs": -1}, "epochs: expected an integer of at least 0, got -1"),
+        ({"epochs": True}, "epochs: expected an integer, got True"),
+        ({"initial_epoch": -1}, "initial_epoch: "),
+        ({"steps_per_epoch": 0}, "steps_per_epoch: expected an integer of at least 1"),
+        ({"steps_per_epoch": 99}, "steps_per_epoch: 12 samples give 1 batches of 32, got 99"),
+        ({"validation_split": 1.0}, "validation_split: expected a fraction from 0 to below 1, got 1.0"),
+        ({"validation_split": -0.5}, "validation_split: "),
+        ({"validation_split": float("nan")}, "validation_split: "),
+        ({"validation_split": "half"}, "validation_split: expected a number, got str 'half'"),
+        ({"validation_split": 0.99}, "validation_split: 0.99 of 12 samples leaves one side empty"),
+        ({"validation_data": X}, "validation_data: expected .x, y. or .x, y, sample_weight., got ndarray"),
+        ({"validation_data": (X,)}, "validation_data: expected .x, y."),
+        (
+            {"validation_data": (X, Y), "validation_steps": 9},
+            "validation_steps: 12 samples give 1 batches of 32, got 9",
+        ),
+        ({"validation_data": (X, Y), "validation_batch_size": 0}, "validation_batch_size: "),
+        ({"validation_freq": 0}, "validation_freq: expected an integer of at least 1, got 0"),
+        ({"verbose": 3}, "verbose: expected 'auto', 0 .silent., 1 .bar. or 2 .a line per epoch., got 3"),
+        ({"callbacks": [3]}, "callbacks: expected elman.callbacks.Callback instances, got int"),
+        ({"callbacks": 3}, "callbacks: "),
+        ({"class_weight": [1, 2]}, "class_weight: expected a dict of class index to weight, got list"),
+        ({"class_weight": {"a": 1.0}}, "class_weight: expected an integer, got str 'a'"),
+        ({"class_weight": {-1: 1.0}}, "class_weight: expected an integer of at least 0, got -1"),
+        ({"class_weight": {0: "heavy"}}, r"class_weight\[0\]: expected a number, got str 'heavy'"),
+        ({"class_weight": {0: float("nan")}}, r"class_weight\[0\]: expected a finite number"),
+        ({"class_weight": {0: 1.0}, "sample_weight": np.ones(12)}, "class_weight and sample_weight"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_options_of_fit(trained, options, message):
+    before = state(trained)
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+        trained.fit(X, Y, **{"verbose": 0, **options})
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"optimizer": "adm"}, "optimizer: unknown name 'adm', did you mean 'adam'"),
+        ({"optimizer": 3}, "optimizer: expected a name, a Optimizer or a dict.* got int 3"),
+        ({"optimizer": {"class_name": "Adam", "config": {"speed": 1}}}, "optimizer: config .*speed"),
+        ({"loss": "mes"}, "loss: unknown name 'mes', did you mean 'mse'"),
+        ({"loss": None}, "loss: expected a loss or its name, got None"),
+        ({"loss": lambda y, p: 0}, "loss: expected a name"),
+        ({"metrics": ["acuracy"]}, "metric: unknown name 'acuracy', did you mean 'accuracy'"),
+        ({"metrics": "mae"}, "metrics: expected a list of metrics or their names, got str 'mae'"),
+        ({"weighted_metrics": "mae"}, "weighted_metrics: expected a list"),
+        ({"weighted_metrics": [None]}, "metric: expected a name"),
+        ({"loss_weights": "1"}, "loss_weights: expected a number, got str '1'"),
+        ({"loss_weights": float("inf")}, "loss_weights: expected a finite number"),
+    ],
+    ids=lambda v: next(iter(v)) if isinstance(v, dict) else "",
+)
+def test_compile(trained, options, message):
+    before = state(trained)
+    with pytest.raises((ValueError, TypeError), match=f"^{message}"):
+        trained.compile(**{"optimizer": "sgd", "loss": "mae", **options})
+    assert state(trained) == before
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: optimizers.Adam(-1.0), "learning_rate: expected a finite number >= 0, got -1.0"),
+        (lambda: optimizers.SGD(clipnorm=1.0, clipvalue=1.0), "only one of clipnorm"),
+        (lambda: Sequential([GRU(2)], dtype="float16"), "dtype: expected 'float32' or 'float64', got 'float16'"),
+        (lambda: Sequential([GRU(2)], dtype=None), "dtype: expected 'float32' or 'float64', got None"),
+        (lambda: Sequential([GRU(2)], seed=-1), "seed: expected an integer of at least 0, got -1"),
+        (lambda: Sequential([GRU(2)], seed=0.5), "seed: expected an integer, got float 0.5"),
+        (lambda: Sequential(GRU(2)), "layers: expected a sequence of layers, got one layer"),
+        (lambda: Sequential([GRU]), "layers: expected a layer"),
+        (lambda: Sequential(["gru"]), "layers: expected a layer, got str 'gru'"),
+        (lambda: Sequential([GRU(2), Input((3, 2))]), "layers: Input must be the first layer"),
+        (lambda: Sequential([*[Dense(2)] * 2]), "layers: the same Dense instance stands twice"),
+        (lambda: Sequential([LSTM(2, return_state=True)]), "layers: LSTM with return_state=True"),
+        (lambda: Sequential([Input((3, 2)), GRU(2), LSTM(2)]), "a recurrent layer takes .time, features., got .2,."),
+        (lambda: GRU(0), "units: expected an integer of at least 1, got 0"),
+        (lambda: LSTM(-2), "units: expected an integer of at least 1, got -2"),
+        (lambda: GRU(2, "tnah"), "activation: unknown name 'tnah', did you mean 'tanh'"),
+        (lambda: Sequential([]).predict(X), "layers: the model has none"),
+        (lambda: Sequential([GRU(2)]).evaluate(X, Y), "model: not compiled yet"),
+        (lambda: Sequential([GRU(2)]).train_on_batch(X, Y), "model: not compiled yet"),
+        (lambda: Sequential([GRU(2)]).get_compile_config(), "model: not compiled yet"),
+        (lambda: elman.functional.recurrent("gru", X[:, :0], []), "x: the array is empty"),
+    ],
+)
+def test_making_and_using_models(make, message):
+    with pytest.raises((ValueError, TypeError), match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    ("x", "y", "options"),
+    [
+        (BAD_X["nan"][0], Y, {}),
+        (X[:, :0], Y, {}),
+        (X, Y[:3], {}),
+        (X, BAD_Y["nan"][0], {}),
+        (X, Y, {"epochs": -1}),
+        (X, Y, {"validation_data": (X[:, :, :1], Y)}),
+        (X, Y, {"sample_weight": np.ones(3)}),
+        (X, Y, {"callbacks": [3]}),
+    ],
+)
+def test_a_model_not_built_yet_stays_so(x, y, options):
+    model = Sequential([SimpleRNN(3), Dense(1)], seed=0)
+    model.compile("adam", "mse", metrics=["mae"])
+    before = model.get_config()
+    with pytest.raises((ValueError, TypeError)):
+        model.fit(x, y, verbose=0, **options)
+    assert model.get_config() == before
+    with pytest.raises(ValueError, match="not built yet"):
+        model.get_weights()
+    model.fit(X[:, :, :1], Y, verbose=0)  # other data, other features
+    assert model.get_weights()[0].shape == (1, 3)
+
+
+def test_labels_and_probabilities():
+    model = compiled([Input((None, 2)), SimpleRNN(3), Dense(3, "softmax")], "sparse_categorical_crossentropy")
+    model.compile("adam", "sparse_categorical_crossentropy")
+    labels = np.arange(12) % 3
+    for wrong, message in [
+        (np.where(labels == 2, 3, labels), r"y: class indices must be integers from 0 to 2, but 4 of 12 .* \(2,\): 3"),
+        (labels - 1, "y: class indices must be .* 4 of 12"),
+        (labels + 0.5, "y: class indices must be .* 12 of 12"),
+        (np.eye(3)[labels], r"y: shape \(12, 3\) does not fit .* expected class indices of shape \(12,\) or \(12, 1\)"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            model.fit(X, wrong, verbose=0)
+    model.compile("adam", "categorical_crossentropy")
+    with pytest.raises(ValueError, match=r"y: shape \(12,\) does not fit the model's output of shape \(12, 3\)"):
+        model.fit(X, labels, verbose=0)
+    binary = compiled(loss="binary_crossentropy")
+    with pytest.raises(ValueError, match=r"y: targets of binary crossentropy must lie in \[0, 1\]"):
+        binary.fit(X, np.full(12, 2.0), verbose=0)
+
+
+def test_the_only_non_finite_value_is_found_wherever_it_is():
+    model = compiled()
+    big = np.zeros((3000, 40, 2), np.float32)
+    for at in ((0, 0, 0), (1500, 7, 1), (2999, 39, 1)):
+        with pytest.raises(ValueError, match=rf"first at index \({at[0]}, {at[1]}, {at[2]}\): nan"):
+            model.predict(spoil(big, np.nan, at))
+    huge = np.full((2, 3, 2), 3e38, np.float32)  # finite, though their sum is not
+    assert model.predict(huge).shape == (2, 1)
+    double = Sequential([Input((None, 2)), SimpleRNN(3)], "float64", seed=0)
+    assert double.predict(np.full((2, 3, 2), 1.5e308)).shape == (2, 3)
+    with pytest.raises(ValueError, match="1 of 12 values are not finite in float64"):
+        double.predict(spoil(np.full((2, 3, 2), 1.5e308), np.inf, (1, 0, 0)))
+
+
+def test_integers_booleans_and_half_precision_are_converted():
+    model = compiled()
+    for dtype in (np.float16, np.int8, np.uint16, np.int64, bool):
+        x = np.abs(X * 3).astype(dtype)
+        np.testing.assert_array_equal(model.predict(x), model.predict(x.astype(np.float32)))
+        assert np.isfinite(model.fit(x, x[:, 0, 0], verbose=0).history["loss"]).all()
+
+
+def test_an_exception_in_a_callback_leaves_a_model_that_works(trained):
+    class Fails(elman.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs):
+            raise RuntimeError("mine")
+
+    with pytest.raises(RuntimeError, match="mine"):
+        trained.fit(X, Y, epochs=2, verbose=0, callbacks=[Fails()])
+    assert np.isfinite(trained.fit(X, Y, epochs=1, verbose=0).history["loss"][0])
+
+
+LIMITS = """
+import numpy as np, elman
+for batch, steps, features, units, outputs in ((1, 1, 1, 1, 1), (1, 3, 1, 7, 1), (3, 1, 17, 33, 5), (5, 2, 9, 65, 17)):
+    for layer in (elman.layers.SimpleRNN, elman.layers.LSTM, elman.layers.GRU):
+        model = elman.Sequential([layer(units), elman.layers.Dense(outputs)], seed=0)
+        model.compile("sgd", "mse")
+        x = np.ones((batch, steps, features))
+        assert np.isfinite(model.train_on_batch(x, np.ones((batch, outputs))))
+print("done")
+"""
+
+
+def test_smallest_and_odd_sizes_do_not_crash():
+    done = subprocess.run([sys.executable, "-c", LIMITS], capture_output=True, text=True, timeout=300)
+    assert (done.returncode, done.stdout.strip()) == (0, "done"), done.stderr
+
+
+def test_optimizer_of_another_model():
+    adam = elman.optimizers.Adam()
+    models = [elman.Sequential([elman.layers.Dense(1)], seed=0) for _ in range(2)]
+    models[0].compile(adam, "mse")
+    with pytest.raises(ValueError, match="optimizer: this Adam trains another model"):
+        models[1].compile(adam, "mse")
+    assert models[1].optimizer is None
+    models[0].compile(adam, "mae")
+
+
+def test_metric_given_to_two_models_counts_for_each():
+    shared = elman.metrics.MeanAbsoluteError()
+    models = [elman.Sequential([elman.layers.Dense(1, kernel_initializer="zeros")], seed=0) for _ in range(2)]
+    for model in models:
+        model.compile("sgd", "mse", metrics=[shared])
+    x = np.ones((4, 2))
+    assert models[0].evaluate(x, np.full(4, 1.0), verbose=0)[1] == 1
+    assert models[1].evaluate(x, np.full(4, 3.0), verbose=0)[1] == 3

@@ -1,0 +1,163 @@
+"""The same bits for any number of threads, any cut of the batch, and any place in it."""
+
+import numpy as np
+import pytest
+
+import elman
+from elman.cells import CELLS
+from elman.recurrence import _PARALLEL_FLOPS, _balanced, _plan, _row_bounds
+from elman.testing.cells import Problem
+from elman.testing.exact import Runner
+
+DTYPES = ["float32", "float64"]
+# Large enough that every call takes the parallel path; tails in every direction.
+B, T, F, H = 37, 22, 9, 49
+cells = pytest.mark.parametrize("cell", CELLS)
+dtypes = pytest.mark.parametrize("dtype", DTYPES)
+
+
+def build(cell, dtype, seed=5):
+    layers = elman.layers
+    model = elman.Sequential(
+        [
+            layers.Input((T, F)),
+            layers.RNN(H, cell=cell, return_sequences=True),
+            layers.RNN(H + 3, cell=cell),
+            layers.Dense(33, activation="relu"),
+            layers.Dense(2),
+        ],
+        dtype=dtype,
+        seed=seed,
+    )
+    model.compile(elman.optimizers.Adam(0.01, clipnorm=1.0), "mse")
+    return model
+
+
+def data(rng, n=B):
+    return rng.standard_normal((n, T, F)), rng.standard_normal((n, 2))
+
+
+def assert_same(got, expected):
+    for a, b in zip(got, expected, strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert all(np.isfinite(a).all() for a in got)
+
+
+def test_the_sizes_take_the_parallel_path():
+    assert 2 * B * T * (F + H) * H > _PARALLEL_FLOPS
+
+
+@cells
+@dtypes
+def test_forward_and_gradients_for_any_threads(cell, dtype, thread_counts, rng):
+    (x, y), weights = data(rng), rng.uniform(0.5, 2, B)
+    results = []
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            model = build(cell, dtype)
+            results.append([model.predict(x), *model.gradients(x, y, weights)])
+    for r in results:
+        assert_same(r, results[0])
+
+
+@cells
+@dtypes
+def test_ten_training_steps_for_any_threads(cell, dtype, thread_counts, rng):
+    x, y = data(rng)
+    results = []
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            model = build(cell, dtype)
+            losses = [model.train_on_batch(x, y) for _ in range(10)]
+            results.append([np.array(losses), *model.get_weights()])
+    for r in results:
+        assert_same(r, results[0])
+    assert results[0][0][-1] < results[0][0][0]
+
+
+@cells
+@dtypes
+def test_any_cut_of_the_batch(cell, dtype, thread_counts):
+    problem = Problem.draw(CELLS[cell], (B, 7, F, H), ("tanh", "sigmoid"), 8)
+    with elman.num_threads(1):
+        whole = Runner(problem, dtype).everything()
+        for rows in (1, 3, 8, 11, 16):
+            r = Runner(problem, dtype)
+            r.cut(rows)
+            assert_same(r.everything(), whole)
+    for threads in thread_counts[1:]:
+        for rows in (1, 3, 8, 11, 16, B):
+            r = Runner(problem, dtype)
+            r.cut(rows)
+            with elman.num_threads(threads):
+                assert_same(r.everything(), whole)
+
+
+@dtypes
+def test_a_fit_gives_the_same_bits_for_any_threads(dtype, thread_counts, rng):
+    x, y = data(rng, 3 * B + 5)
+    results = []
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            model = build("gru", dtype)
+            history = model.fit(x, y, batch_size=B, epochs=2, validation_split=0.2, verbose=0).history
+            results.append([*(np.array(v) for v in history.values()), *model.get_weights()])
+    for r in results:
+        assert_same(r, results[0])
+
+
+def test_the_same_seed_gives_the_same_bits_and_another_does_not(rng):
+    x, y = data(rng)
+
+    def trained(seed):
+        model = build("lstm", "float32", seed)
+        model.fit(x, y, batch_size=8, epochs=2, verbose=0)
+        return model.get_weights()
+
+    first = trained(5)
+    np.random.seed(1)  # noqa: NPY002 - NumPy's global state must neither matter nor change
+    before = np.random.get_state()[1].copy()  # noqa: NPY002
+    assert_same(trained(5), first)
+    np.testing.assert_array_equal(np.random.get_state()[1], before)  # noqa: NPY002
+    assert not np.array_equal(trained(6)[0], first[0])
+
+
+@cells
+@dtypes
+def test_a_prediction_does_not_depend_on_the_place_in_the_batch(cell, dtype, rng):
+    x, _ = data(rng)
+    model = build(cell, dtype)
+    whole = model.predict(x)
+    order = rng.permutation(B)
+    assert_same([model.predict(x[order])], [whole[order]])
+    for size in (1, 2, 5, 8, 36):
+        assert_same([model.predict(x, batch_size=size)], [whole])
+    assert_same([model.predict_on_batch(x[4:5])], [whole[4:5]])
+
+
+def test_predicting_between_steps_changes_nothing(rng):
+    x, y = data(rng)
+    one, other = build("lstm", "float32"), build("lstm", "float32")
+    for _ in range(3):
+        one.train_on_batch(x, y)
+        other.predict(x[:5])
+        other.train_on_batch(x, y)
+        other.gradients(x[:7], y[:7])
+    assert_same(one.get_weights(), other.get_weights())
+
+
+@pytest.mark.parametrize("batch", [1, 2, 3, 7, 8, 9, 13, 32, 33, 64, 257])
+@pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
+@pytest.mark.parametrize("most", [1, 8, 32, 1 << 30])
+def test_shards_cover_the_batch(batch, threads, most):
+    bounds = _row_bounds(batch, threads, most)
+    assert bounds[0] == 0 and bounds[-1] == batch and (np.diff(bounds) > 0).all()
+
+
+@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@cells
+def test_panels_are_dealt_out_once_each(cell, threads):
+    key = (CELLS[cell], 9, 49, np.dtype("float32"))
+    tasks, bounds = _balanced(key, threads)
+    assert len(bounds) == threads + 1 and bounds[-1] == len(tasks) and (np.diff(bounds) >= 0).all()
+    assert sorted(map(tuple, tasks)) == sorted(map(tuple, _plan(*key).panels))

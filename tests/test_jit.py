@@ -1,0 +1,344 @@
+"""The disk cache, thread counts, forks and Python threads: nothing is compiled twice, nothing stale, nothing aborts."""
+
+import contextvars
+import os
+import random
+import shutil
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import elman
+from elman import jit, places, threads
+
+PACKAGE = Path(elman.__file__).parent
+pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled under NUMBA_DISABLE_JIT")
+
+# One small kernel and a scan: enough to see every kind of compiled function in a second of compiling.
+SCRIPT = """
+import numpy as np, elman
+from elman import jit
+y = elman.layers.Activation("softsign")(np.linspace(-2, 2, 9))
+print(round(float(y.sum() + y[0]), 6), *jit.compile_counts().values(), jit.cache_directory())
+"""
+
+
+def run(script, place=None, source=PACKAGE.parent, check=True, **environment):
+    settings = {**os.environ, "PYTHONPATH": str(source), **environment}
+    if place is not None:
+        settings["ELMAN_CACHE_DIR"] = str(place)
+    done = subprocess.run([sys.executable, "-c", script], env=settings, capture_output=True, text=True, timeout=300)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def outcome(*arguments, **options):
+    """Result, kernels compiled, kernels loaded, directory."""
+    value, compiled, loaded, place = run(SCRIPT, *arguments, **options).stdout.split()
+    return float(value), int(compiled), int(loaded), place
+
+
+@pytest.fixture(scope="module")
+def warm(tmp_path_factory):
+    """A cache that holds the kernels of SCRIPT."""
+    place = tmp_path_factory.mktemp("cache")
+    assert outcome(place)[1:3] == (2, 0)
+    return place
+
+
+def copied(warm, tmp_path):
+    shutil.copytree(warm, tmp_path / "cache")
+    return tmp_path / "cache"
+
+
+# ---- the cache
+
+
+def test_a_second_process_compiles_nothing(warm):
+    value, compiled, loaded, place = outcome(warm)
+    assert (compiled, loaded) == (0, 2)
+    assert value == pytest.approx(-2 / 3, abs=1e-6)
+    assert Path(place).parent == warm
+
+
+def test_editing_a_callee_makes_new_kernels(warm, tmp_path):
+    place = copied(warm, tmp_path)
+    source = tmp_path / "source"
+    shutil.copytree(PACKAGE, source / "elman", ignore=shutil.ignore_patterns("__pycache__"))
+    file = source / "elman" / "kernels" / "pointwise.py"
+    before = outcome(place, source=source)
+    assert before[1:3] == (0, 2)  # the same sources elsewhere share the kernels
+    text = file.read_text()
+    assert text.count("x / (kind(1) + abs(x))") == 1
+    file.write_text(text.replace("x / (kind(1) + abs(x))", "x / (kind(2) + abs(x))"))
+    after = outcome(place, source=source)
+    assert after[0] == pytest.approx(-0.5, abs=1e-6)  # -2 / (2 + 2)
+    assert after[1] == 2
+    assert after[3] != before[3]
+    file.write_text(text)
+    assert outcome(place, source=source) == before
+
+
+def test_any_source_any_switch_and_any_version_changes_the_directory(tmp_path):
+    (tmp_path / "a.py").write_text("1")
+    (tmp_path / "deep").mkdir()
+    (tmp_path / "deep" / "b.py").write_text("2")
+    stamps = [places.stamp(tmp_path, "key"), places.stamp(tmp_path, "other")]
+    (tmp_path / "deep" / "b.py").write_text("3")
+    stamps.append(places.stamp(tmp_path, "key"))
+    (tmp_path / "deep" / "b.py").rename(tmp_path / "deep" / "c.py")
+    stamps.append(places.stamp(tmp_path, "key"))
+    assert len(set(stamps)) == 4
+    assert len(stamps[0]) == 20
+    show = "from elman import jit; print(jit.cache_directory().name)"
+    names = [
+        run(show, tmp_path / "cache", **switches).stdout
+        for switches in ({}, {"NUMBA_NUM_THREADS": "1"}, {"NUMBA_CPU_NAME": "generic"}, {"NUMBA_OPT": "1"})
+    ]
+    assert names[0] == names[1]  # the number of threads shapes no kernel
+    assert len(set(names)) == 3
+
+
+def test_without_a_place_to_write_it_runs_uncached(tmp_path):
+    (tmp_path / "file").write_text("")
+    value, compiled, loaded, place = outcome(tmp_path / "file" / "cache")
+    assert (compiled, loaded, place) == (2, 0, "None")
+    assert value == pytest.approx(-2 / 3, abs=1e-6)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["file"]
+
+
+def test_places_are_tried_in_order(tmp_path, monkeypatch):
+    monkeypatch.delenv("ELMAN_CACHE_DIR", raising=False)
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.setattr(places.tempfile, "gettempdir", lambda: str(tmp_path))
+    found = list(places.roots(Path("/package"), "/numba"))
+    assert found[:2] == [Path("/numba/elman"), Path("/package/__pycache__/kernels")]
+    assert found[2] == tmp_path / "home" / ".cache" / "elman"
+    assert found[3].parent == tmp_path
+    assert found[3].stat().st_mode & 0o777 == 0o700
+    found[3].chmod(0o777)  # others could put their pickles there
+    assert found[3] not in places.roots(Path("/package"), "")
+    monkeypatch.setenv("ELMAN_CACHE_DIR", "/mine")
+    assert list(places.roots(Path("/package"), "/numba")) == [Path("/mine")]
+
+
+def test_the_first_usable_place_is_taken(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    version = "0" * 20
+    roots = [tmp_path / "file", tmp_path / "one", tmp_path / "two"]
+    assert places.find(roots, version) == tmp_path / "one" / version
+    monkeypatch.setattr(places, "writable", lambda place: "two" in str(place))
+    assert places.find(roots, version) == tmp_path / "two" / version
+    (tmp_path / "one" / version / "kernel.nbi").write_bytes(b"")  # read-only, but of this version
+    assert places.find(roots, version) == tmp_path / "one" / version
+    assert places.find(roots[:1], version) is None
+    assert places.contents(tmp_path / "one" / version) == (1, 0)
+
+
+def test_old_versions_are_deleted_and_nothing_else(tmp_path):
+    names = [f"{k:020x}" for k in range(12)]
+    for age, name in enumerate(names):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "a-1.py311.nbi").write_bytes(b"")
+        (tmp_path / name / "a-1.py311.1.nbc").write_bytes(b"")
+        os.utime(tmp_path / name, (1000 + age, 1000 + age))
+    (tmp_path / names[0] / "thesis.txt").write_text("a user's file")
+    os.utime(tmp_path / names[0], (1, 1))
+    mine = tmp_path / "holiday_pictures_200"  # as long a name as a version's
+    mine.mkdir()
+    (mine / "beach.nbi").write_text("")
+    os.utime(mine, (1, 1))
+    places.find([tmp_path], "f" * 20)
+    left = {p.name for p in tmp_path.iterdir()}
+    assert left == {"f" * 20, *names[5:], mine.name, names[0]}
+    assert (tmp_path / names[0] / "thesis.txt").exists()
+    assert (mine / "beach.nbi").exists()
+
+
+@pytest.mark.parametrize("suffix", [".nbi", ".nbc"])
+@pytest.mark.parametrize("damage", ["random", "truncated", "empty", "missing"])
+def test_damaged_cache_files_are_replaced(warm, tmp_path, suffix, damage):
+    place = copied(warm, tmp_path)
+    files = [file for file in place.rglob(f"*{suffix}")]
+    assert len(files) == 2
+    for k, file in enumerate(files):
+        content = file.read_bytes()
+        if damage == "missing":
+            file.unlink()
+        else:
+            file.write_bytes(
+                {
+                    "random": random.Random(k).randbytes(len(content)),
+                    "truncated": content[: len(content) * 2 // 3],
+                    "empty": b"",
+                }[damage]
+            )
+    value, compiled, loaded, _ = outcome(place)
+    assert (compiled, loaded) == (2, 0)
+    assert value == pytest.approx(-2 / 3, abs=1e-6)
+    assert outcome(place)[1:3] == (0, 2)  # repaired, not compiled for ever
+
+
+def test_two_processes_with_one_empty_cache(tmp_path):
+    settings = {**os.environ, "PYTHONPATH": str(PACKAGE.parent), "ELMAN_CACHE_DIR": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", SCRIPT], env=settings, stdout=subprocess.PIPE, text=True)
+        for _ in range(2)
+    ]
+    results = [p.communicate(timeout=300)[0].split()[0] for p in both]
+    assert [p.returncode for p in both] == [0, 0]
+    assert results[0] == results[1]
+    assert outcome(tmp_path)[1:3] == (0, 2)
+
+
+# ---- thread counts
+
+
+@pytest.fixture(autouse=True)
+def _restored():
+    before = threads._default_threads
+    yield
+    threads._default_threads = before
+
+
+MOST = jit.maximum_threads()
+
+
+def test_thread_counts_nest_and_come_back():
+    elman.set_num_threads(MOST)
+    assert elman.get_num_threads() == MOST
+    with elman.num_threads(1):
+        assert elman.get_num_threads() == 1
+        with elman.num_threads(MOST):
+            assert elman.get_num_threads() == MOST
+            elman.set_num_threads(1)  # the innermost context has the say
+            assert elman.get_num_threads() == MOST
+        assert elman.get_num_threads() == 1
+    assert elman.get_num_threads() == 1
+    elman.set_num_threads(np.int64(MOST))
+    with pytest.raises(KeyError), elman.num_threads(1):
+        raise KeyError
+    assert elman.get_num_threads() == MOST
+
+
+@pytest.mark.parametrize("n", [0, -1, MOST + 1, 1.0, "2", None, True])
+def test_impossible_thread_counts(n):
+    before = elman.get_num_threads()
+    for call in (elman.set_num_threads, lambda n: elman.num_threads(n).__enter__()):
+        with pytest.raises(
+            ValueError, match=rf"^n: the number of threads must be an integer from 1 to {MOST}, got {n!r}"
+        ):
+            call(n)
+    assert elman.get_num_threads() == before
+
+
+def test_a_context_holds_in_its_python_thread_and_a_set_number_in_all():
+    seen = []
+    elman.set_num_threads(MOST)
+    with elman.num_threads(1):
+        other = threading.Thread(target=lambda: seen.append(elman.get_num_threads()))
+        other.start(), other.join()
+        same = threading.Thread(
+            target=contextvars.copy_context().run, args=(lambda: seen.append(elman.get_num_threads()),)
+        )
+        same.start(), same.join()
+    assert seen == [MOST, 1]
+
+
+def test_numbas_own_setting_is_left_alone():
+    script = """
+import numba, numpy as np, elman
+model = elman.Sequential([elman.layers.SimpleRNN(128)], seed=0)
+x = np.ones((64, 20, 8), np.float32)
+before = numba.get_num_threads()
+with elman.num_threads(1):
+    one = model.predict(x)
+    assert numba.get_num_threads() == before
+assert np.array_equal(one, model.predict(x))
+numba.set_num_threads(1)
+assert np.array_equal(one, model.predict(x)) and numba.get_num_threads() == 1
+print("fine")
+"""
+    assert run(script).stdout.strip() == "fine"
+
+
+# ---- forks and Python threads
+
+FORK = """
+import os, sys
+import numpy as np, elman
+x = np.random.default_rng(0).normal(size=(64, 20, 8)).astype(np.float32)
+y = x.sum(axis=(1, 2))
+def made():
+    model = elman.Sequential([elman.layers.SimpleRNN(128), elman.layers.Dense(1)], seed=0)
+    model.compile("sgd", "mse")
+    return model
+first = made()
+first.fit(x, y, batch_size=64, epochs=2, verbose=0)       # parallel work in the parent
+expected = [w.tobytes() for w in first.get_weights()], first.predict(x).tobytes()
+child = os.fork()
+if child == 0:
+    code = 1
+    try:
+        second = made()
+        second.fit(x, y, batch_size=64, epochs=2, verbose=0)
+        same = ([w.tobytes() for w in second.get_weights()], second.predict(x).tobytes()) == expected
+        code = 0 if same and first.predict(x).tobytes() == expected[1] and elman.threads.usable_threads() == 1 else 3
+    finally:
+        os._exit(code)
+_, status = os.waitpid(child, 0)
+assert os.waitstatus_to_exitcode(status) == 0, status
+assert first.predict(x).tobytes() == expected[1]
+print("fine")
+"""
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_forked_child_trains_and_predicts_the_same_bits():
+    assert run(FORK).stdout.strip() == "fine"
+
+
+THREADS = """
+import threading
+import numpy as np, elman
+x = np.random.default_rng(0).normal(size=(64, 20, 8)).astype(np.float32)
+y = x.sum(axis=(1, 2))
+def train(seed, results):
+    model = elman.Sequential([elman.layers.SimpleRNN(128), elman.layers.Dense(1)], seed=seed)
+    model.compile("sgd", "mse")
+    model.fit(x, y, batch_size=64, epochs=20, verbose=0)
+    results[seed] = [w.tobytes() for w in model.get_weights()]
+def together(seeds):
+    results = {}
+    workers = [threading.Thread(target=train, args=(seed, results)) for seed in seeds]
+    for worker in workers: worker.start()
+    for worker in workers: worker.join()
+    return results
+cold = together([0, 1])          # both compile, or load, at once
+alone = {}
+train(0, alone), train(1, alone)
+assert cold == alone
+assert together([0]) == {0: alone[0]}
+assert together([0, 1]) == alone
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("layer", ["default", "workqueue"])
+def test_models_train_in_python_threads(layer):
+    """Outside the main thread, two at once; workqueue would abort the process if both launched threads."""
+    environment = {} if layer == "default" else {"NUMBA_THREADING_LAYER": layer}
+    assert run(THREADS, **environment).stdout.strip() == "fine"
+
+
+def test_the_cpus_register_width_is_read_from_its_name(monkeypatch):
+    for name, width in [("generic", 16), ("haswell", 32), ("znver3", 32), ("znver5", 64), ("x86-64-v4", 64)]:
+        monkeypatch.setattr(jit.config, "CPU_NAME", name)
+        monkeypatch.setattr(jit.config, "CPU_FEATURES", "")
+        assert jit.vector_bytes.__wrapped__() == width, name
+    assert jit.cpu_name() == "x86-64-v4"
