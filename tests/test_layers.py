@@ -502,6 +502,6 @@ def test_layers_refuse_wrong_input_when_called():
 
 def test_layer_called_alone_computes_in_the_type_of_x_whatever_its_byte_order():
     x = np.random.default_rng(0).normal(size=(2, 3, 4))
-    swapped = elman.layers.GRU(5)(x.astype(">f8"))
+    swapped = GRU(5)(x.astype(">f8"))
     assert swapped.dtype == np.float64
-    np.testing.assert_array_equal(swapped, elman.layers.GRU(5)(x))
+    np.testing.assert_array_equal(swapped, GRU(5)(x))
