@@ -84,15 +84,31 @@ def test_editing_a_callee_makes_new_kernels(warm, tmp_path):
     assert outcome(place, source=source) == before
 
 
+def test_an_edit_after_the_import_does_not_file_old_code_under_the_new_sources(tmp_path):
+    source = tmp_path / "source"
+    shutil.copytree(PACKAGE, source / "elman", ignore=shutil.ignore_patterns("__pycache__"))
+    file = source / "elman" / "kernels" / "pointwise.py"
+    edit = f"""
+import elman, pathlib
+file = pathlib.Path({str(file)!r})
+file.write_text(file.read_text().replace("x / (kind(1) + abs(x))", "x / (kind(2) + abs(x))"))
+"""
+    early = run(edit + SCRIPT, tmp_path / "cache", source=source).stdout.split()
+    assert float(early[0]) == pytest.approx(-2 / 3, abs=1e-6)  # the process still runs what it imported
+    later = outcome(tmp_path / "cache", source=source)
+    assert later[0] == pytest.approx(-0.5, abs=1e-6)
+    assert later[1] == 2
+
+
 def test_any_source_any_switch_and_any_version_changes_the_directory(tmp_path):
     (tmp_path / "a.py").write_text("1")
     (tmp_path / "deep").mkdir()
     (tmp_path / "deep" / "b.py").write_text("2")
-    stamps = [places.stamp(tmp_path, "key"), places.stamp(tmp_path, "other")]
+    stamps = [places.stamp(places.hash_sources(tmp_path), key) for key in ("key", "other")]
     (tmp_path / "deep" / "b.py").write_text("3")
-    stamps.append(places.stamp(tmp_path, "key"))
+    stamps.append(places.stamp(places.hash_sources(tmp_path), "key"))
     (tmp_path / "deep" / "b.py").rename(tmp_path / "deep" / "c.py")
-    stamps.append(places.stamp(tmp_path, "key"))
+    stamps.append(places.stamp(places.hash_sources(tmp_path), "key"))
     assert len(set(stamps)) == 4
     assert len(stamps[0]) == 20
     show = "from elman import jit; print(jit.cache_directory().name)"

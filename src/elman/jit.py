@@ -274,6 +274,8 @@ def _announced() -> Iterator[None]:
 # NumPy invalidate it. Here the directory name is a hash of all package sources, options and versions.
 
 _PACKAGE = Path(__file__).resolve().parent
+# At import, not at the first compilation: a source edited in between would file old machine code under its new hash.
+_SOURCES = places.hash_sources(_PACKAGE)
 # Switches that change where or how kernels run, not what they compile to.
 _NEUTRAL = {"NUMBA_CACHE_DIR", "NUMBA_NUM_THREADS", "NUMBA_THREADING_LAYER", "NUMBA_THREADING_LAYER_PRIORITY"}
 
@@ -283,7 +285,7 @@ def _stamp() -> str:
     switches = {k: v for k, v in os.environ.items() if k.startswith("NUMBA_") and k not in _NEUTRAL}
     options = sorted(_FASTMATH), sorted(_PARALLEL), vector_bytes()
     key = tuple(versions().values()), platform.python_version(), sorted(switches.items()), options
-    return places.stamp(_PACKAGE, repr(key))
+    return places.stamp(_SOURCES, repr(key))
 
 
 @cache

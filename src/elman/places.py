@@ -13,13 +13,17 @@ from pathlib import Path
 _VERSION = re.compile("[0-9a-f]{20}")
 
 
-def stamp(package: Path, key: str) -> str:
-    """Hash of all sources of `package` and of `key`: the name of a version's directory."""
+def hash_sources(package: Path) -> bytes:
+    """Hash of all sources of `package`; 3 ms."""
     digest = hashlib.sha256()
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
-    digest.update(key.encode())
-    return digest.hexdigest()[:20]
+    return digest.digest()
+
+
+def stamp(sources: bytes, key: str) -> str:
+    """The name of a version's directory, from the hash of the sources and a `key` of everything else."""
+    return hashlib.sha256(sources + key.encode()).hexdigest()[:20]
 
 
 def roots(package: Path, numba_directory: str) -> Iterator[Path]:
