@@ -22,15 +22,23 @@ from elman.kernels import pointwise
 from elman.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CosineSimilarity,
+    Hinge,
     Huber,
+    KLDivergence,
     LogCosh,
     MeanAbsoluteError,
+    MeanAbsolutePercentageError,
     MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    Quantile,
     SparseCategoricalCrossentropy,
+    SquaredHinge,
 )
 from elman.testing import losses as loss_battery
 from elman.testing.cells import Problem, check_cell_gradients
-from elman.testing.compare import check_derivative
+from elman.testing.compare import check_close, check_derivative
 
 # Names never exchanged for another: arrays, loop variables, modules.
 FIXED = ("j", "z", "lo", "hi", "np")
@@ -207,15 +215,36 @@ def check_formula(name, derivative):
 LOSSES = {
     "squared": MeanSquaredError(),
     "absolute": MeanAbsoluteError(),
+    "percentage": MeanAbsolutePercentageError(),
+    "squared_logarithmic": MeanSquaredLogarithmicError(),
+    "pinball": Quantile((0.3, 0.5)),
     "huber": Huber(0.8),
     "log_cosh": LogCosh(),
+    "poisson": Poisson(),
+    "hinge": Hinge(),
+    "squared_hinge": SquaredHinge(),
     "binary": BinaryCrossentropy(label_smoothing=0.1),
     "binary_logits": BinaryCrossentropy(True, 0.2),
     "categorical": CategoricalCrossentropy(label_smoothing=0.1),
     "categorical_logits": CategoricalCrossentropy(True, 0.2),
     "sparse": SparseCategoricalCrossentropy(),
     "sparse_logits": SparseCategoricalCrossentropy(True),
+    "divergence": KLDivergence(),
+    "cosine": CosineSimilarity(),
 }
+
+
+def check_small_norms(loss, y, p):
+    """Norms that are held, where differences would step out of a small ball, and norms above, of small square."""
+    for small, large in ((1e-4, 1), (1, 1e-4), (1e-9, 1), (1, 1e-9)):
+        loss_battery._check_value("loss", loss, small * y, large * p, None)
+    gradient = np.empty((1, 3))
+    loss.value_and_gradient(y[:1], 1e-9 * p[:1], None, gradient)
+    near, far = np.empty_like(p), np.empty_like(p)
+    loss.value_and_gradient(y, 1e-4 * p, None, near)
+    loss.value_and_gradient(y, p, None, far)
+    check_close("loss", 1e-4 * near, far, 1e-12)
+    check_close("loss", gradient * 1e-7, -y[:1] / np.linalg.norm(y[0]), 1e-9)
 
 
 def check_loss(loss):
@@ -224,14 +253,21 @@ def check_loss(loss):
     y, p = loss_battery.draw_outputs(loss, rng, 6, 3)
     if getattr(loss, "from_logits", False):
         p[:4] = [800.0, 798.0, 799.0], [-900.0, 900.0, -900.0], [-1e3, -100.0, -1e3], [-2e3, -1900.0, -2e3]
-    elif hasattr(loss, "from_logits"):
+    elif hasattr(loss, "from_logits") or isinstance(loss, (KLDivergence, MeanSquaredLogarithmicError)):
         p[:3] = [-0.4, 1.7, 0.6], [3.0, -0.4, -0.3], [-0.1, -0.2, 2.0]
         if loss.labels:
             y[:3] = 0, 0, 1
     if isinstance(loss, LogCosh):
         p[1] = y[1] + [25.0, -30.0, 0.1]
-    if isinstance(loss, MeanAbsoluteError):
+    if isinstance(loss, (MeanAbsoluteError, MeanAbsolutePercentageError)):
         p[0] = y[0]  # where the central difference of |e| is 0 as well
+    if isinstance(loss, (KLDivergence, MeanSquaredLogarithmicError)):
+        y[1] = 0.0
+    if isinstance(loss, CosineSimilarity):
+        check_small_norms(loss, y, p)
+    if isinstance(loss, Quantile) and len(loss.quantiles) > 1:
+        p[1, 1] = y[1, 1]  # the same for the median
+        check_loss(type(loss)((0.3,)))
     for w in (None, rng.uniform(0.5, 2, 6)):
         loss_battery._check_value("loss", loss, y, p, w)
         loss_battery._check_gradient("loss", loss, y, p, w, rng)

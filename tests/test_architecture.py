@@ -18,7 +18,7 @@ FILES = sorted(p for p in ROOT.rglob("*.py") if "__pycache__" not in p.parts)
 # and `callbacks` are names for users, over the folders that hold the code.
 FLOORS = {
     "places": 0.0, "checks": 0.0, "memory": 0.0, "archive": 0.0, "jit": 0.1, "registry": 0.1, "threads": 0.2,
-    "kernels": 1, "cells": 2,
+    "kernels": 1, "cells": 2, "schedules": 2.9,
     "recurrence": 3.0, "parameters": 3.0, "initializers": 3.0, "loss": 3.0, "optimizer": 3.0,
     "functional": 3.1, "losses": 3.1, "optimizers": 3.1, "metrics": 3.2,
     "layers": 4.0, "activations": 4.1, "training": 5.0, "callbacks": 5.1, "model": 6.0,
@@ -102,11 +102,15 @@ def test_public_names():
         "metrics",
         "num_threads",
         "optimizers",
+        "schedules",
         "set_num_threads",
     ]
 
 
-PARTS = ["layers", "losses", "optimizers", "metrics", "initializers", "datasets", "functional", "cells", "callbacks"]
+PARTS = [
+    "layers", "losses", "optimizers", "schedules", "metrics", "initializers", "datasets", "functional", "cells",
+    "callbacks",
+]  # fmt: skip
 
 
 def public():

@@ -21,6 +21,7 @@ OPTIONS = {
     "categorical_crossentropy": [{"from_logits": True, "label_smoothing": 0.2}, {"label_smoothing": 0.1}],
     "sparse_categorical_crossentropy": [{"from_logits": True}],
     "huber": [{"delta": 0.3}],
+    "quantile": [{"quantiles": (0.9,)}, {"quantiles": (0.1, 0.5, 0.8)}],
 }
 ALL_LOSSES = [cls(**options) for name, cls in LOSSES.items() for options in ({}, *OPTIONS.get(name, []))]
 
@@ -198,6 +199,15 @@ def test_models_with_classes():
     check_gradients(model, x, np.arange(20).reshape(4, 5) % 2)
     model.compile("sgd", losses.get("categorical_crossentropy"), metrics=["accuracy"], loss_weights=3.0)
     check_gradients(model, x, np.eye(2)[np.arange(20).reshape(4, 5) % 2])
+
+
+def test_models_with_quantiles():
+    for name, shape in (("last output", (4,)), ("spread", (4, 5))):
+        model, x, _ = build(name, losses.Quantile((0.2, 0.7)))
+        y = np.random.default_rng(5).standard_normal(shape)
+        check_gradients(model, x, y)
+        assert model.evaluate(x, y, verbose=0) == pytest.approx(model.loss(y, model.predict(x)), rel=1e-12)
+        model.fit(x, y, batch_size=3, epochs=2, validation_split=0.25, verbose=0)
 
 
 def test_a_model_in_float32_is_refused():

@@ -12,11 +12,19 @@ from elman.losses import (
     LOSSES,
     BinaryCrossentropy,
     CategoricalCrossentropy,
+    CosineSimilarity,
+    Hinge,
     Huber,
+    KLDivergence,
     LogCosh,
     MeanAbsoluteError,
+    MeanAbsolutePercentageError,
     MeanSquaredError,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    Quantile,
     SparseCategoricalCrossentropy,
+    SquaredHinge,
 )
 from elman.threads import get_num_threads, num_threads
 
@@ -36,6 +44,16 @@ CASES = [
     CategoricalCrossentropy(from_logits=True, label_smoothing=0.2),
     SparseCategoricalCrossentropy(),
     SparseCategoricalCrossentropy(from_logits=True),
+    MeanAbsolutePercentageError(),
+    MeanSquaredLogarithmicError(),
+    Poisson(),
+    KLDivergence(),
+    CosineSimilarity(),
+    Hinge(),
+    SquaredHinge(),
+    Quantile(),
+    Quantile((0.2,)),
+    Quantile((0.1, 0.5, 0.8)),
 ]
 SHAPES = [(1, 1), (5, 1), (6, 3), (7, 19)]
 cases = pytest.mark.parametrize("loss", CASES, ids=str)
@@ -44,13 +62,26 @@ cases = pytest.mark.parametrize("loss", CASES, ids=str)
 def draw(loss, n, o, dtype=np.float64, seed=0):
     """Random targets, outputs and weights that suit a loss; targets of crossentropies need not sum to 1."""
     rng = np.random.default_rng([seed, n, o])
+    if isinstance(loss, (MeanSquaredLogarithmicError, Poisson, KLDivergence, Hinge, SquaredHinge)):
+        high = 1 if isinstance(loss, KLDivergence) else 3
+        y, p = high * rng.uniform(size=(n, o)), rng.uniform(0.05, high, (n, o))
+        y = np.where(y > 1.5, 1.0, -1.0) if isinstance(loss, (Hinge, SquaredHinge)) else y
+        return y.astype(dtype), p.astype(dtype), rng.uniform(0.1, 2, n).astype(dtype)
+    if isinstance(loss, Quantile) and len(loss.quantiles) > 1:
+        o = len(loss.quantiles)
     is_probability = hasattr(loss, "from_logits") and not loss.from_logits
     p = rng.uniform(0.05, 0.95, (n, o)) if is_probability else 2 * rng.standard_normal((n, o))
     y = rng.uniform(size=(n, o)) if hasattr(loss, "from_logits") else rng.standard_normal((n, o))
+    y = y[:, :1].repeat(o, axis=1) if isinstance(loss, Quantile) and len(loss.quantiles) > 1 else y
     if loss.labels:
         y = rng.integers(0, o, n)
         return y, p.astype(dtype), rng.uniform(0.1, 2, n).astype(dtype)
     return y.astype(dtype), p.astype(dtype), rng.uniform(0.1, 2, n).astype(dtype)
+
+
+def given(loss, y):
+    """Targets as a caller gives them: one column for all quantiles."""
+    return y[:, :1] if isinstance(loss, Quantile) and len(loss.quantiles) > 1 else y
 
 
 def twin(loss, y, p):
@@ -65,6 +96,9 @@ def twin(loss, y, p):
             q = np.exp(p[i]) if loss.from_logits else p[i]
             out[i] = sum(-((1 - s) * y[i, k] + s / o) * np.log(q[k] / q.sum()) for k in range(o))
             continue
+        if isinstance(loss, CosineSimilarity):
+            out[i] = -np.dot(y[i], p[i]) / np.sqrt(np.dot(y[i], y[i]) * np.dot(p[i], p[i]))
+            continue
         for k in range(o):
             e = p[i, k] - y[i, k]
             if isinstance(loss, MeanSquaredError):
@@ -75,6 +109,21 @@ def twin(loss, y, p):
                 term = e**2 / 2 if abs(e) <= loss.delta else loss.delta * (abs(e) - loss.delta / 2)
             elif isinstance(loss, LogCosh):
                 term = np.log((np.exp(e) + np.exp(-e)) / 2)
+            elif isinstance(loss, MeanAbsolutePercentageError):
+                term = 100 * abs(e / y[i, k])
+            elif isinstance(loss, MeanSquaredLogarithmicError):
+                term = (np.log(1 + p[i, k]) - np.log(1 + y[i, k])) ** 2
+            elif isinstance(loss, Poisson):
+                term = p[i, k] - y[i, k] * np.log(p[i, k] + 1e-7)
+            elif isinstance(loss, KLDivergence):
+                term = o * y[i, k] * np.log(y[i, k] / p[i, k])
+            elif isinstance(loss, Hinge):
+                term = max(0, 1 - y[i, k] * p[i, k])
+            elif isinstance(loss, SquaredHinge):
+                term = max(0, 1 - y[i, k] * p[i, k]) ** 2
+            elif isinstance(loss, Quantile):
+                q = loss.quantiles[k % len(loss.quantiles)]
+                term = (1 - q) * e if e > 0 else -q * e
             else:
                 q = 1 / (1 + np.exp(-p[i, k])) if loss.from_logits else p[i, k]
                 t = (1 - s) * y[i, k] + s / 2
@@ -96,7 +145,7 @@ def test_value_is_the_weighted_mean_of_the_formula(loss, n, o):
         with_gradient = loss.value_and_gradient(y, p, weights, np.empty_like(p))
         np.testing.assert_allclose(with_gradient, expected, rtol=1e-12, atol=1e-14)
         assert loss.value_and_gradient(y, p, weights, None) == with_gradient
-        assert loss(y, p, weights) == with_gradient
+        assert loss(given(loss, y), p, weights) == with_gradient
 
 
 @cases
@@ -153,6 +202,101 @@ def test_numbers_of_keras_3_15(loss, p, plain, weighted):
     y = Y3.argmax(axis=1) if loss.labels else Y3
     assert loss(y, p) == pytest.approx(plain, rel=3e-7)
     assert loss(y, p, sample_weight=W2) == pytest.approx(weighted, rel=3e-7)
+
+
+Y23, P23 = [[1.0, 9, 2], [-5, -2, 6]], [[4.0, 8, 12], [8, 1, 3]]
+Y24, P24 = [[0, 1, 0, 1], [0, 0, 1, 1]], [[-0.3, 0.2, -0.1, 1.6], [-0.25, -1.0, 0.5, 0.6]]
+PUBLISHED = [
+    (MeanAbsolutePercentageError(), Y23, P23, 211.8518),
+    (Poisson(), [[4.0, 8, 12], [8, 1, 3]], [[1.0, 9, 2], [5, 2, 6]], -3.3065819),
+    (KLDivergence(), [[0.5, 0.8, 0.12], [0.7, 0.43, 0.8]], [[0.4, 0.9, 0.12], [0.36, 0.3, 0.4]], 0.5960738),
+    (Hinge(), Y24, P24, 0.50625),
+    (SquaredHinge(), Y24, P24, 0.364062),
+]
+
+
+@pytest.mark.parametrize(("loss", "y", "p", "value"), PUBLISHED, ids=[str(row[0]) for row in PUBLISHED])
+def test_numbers_that_keras_publishes(loss, y, p, value):
+    assert loss(y, p) == pytest.approx(value, rel=2e-6)
+
+
+def test_targets_of_zero():
+    p, gradient = np.array([[0.5, -0.5]]), np.empty((1, 2))
+    zeros = np.zeros_like(p)
+    assert MeanAbsolutePercentageError()(zeros, p) == pytest.approx(100 * 0.5 / 1e-7)
+    assert CosineSimilarity().value_and_gradient(zeros, p, None, gradient) == 0 and not gradient.any()
+    assert CosineSimilarity()(p, zeros) == 0
+    assert KLDivergence()(zeros, np.abs(p)) == pytest.approx(2e-7 * np.log(2e-7), rel=1e-9)
+    assert MeanSquaredLogarithmicError()(zeros, zeros) == 0
+    for loss in (Hinge(), SquaredHinge()):
+        assert loss([[0, 1]], p) == loss([[-1, 1]], p) == 1.5 ** (1 if isinstance(loss, Hinge) else 2)
+
+
+def test_no_gradient_beyond_a_clip_or_a_margin():
+    p, gradient = np.array([[-0.5, 1.5, 0.5]]), np.empty((1, 3))
+    KLDivergence().value_and_gradient(np.full((1, 3), 0.25), p, None, gradient)
+    np.testing.assert_allclose(gradient, [[0, 0, -0.5]], rtol=1e-15)
+    MeanSquaredLogarithmicError().value_and_gradient(np.full((1, 3), 0.5), p, None, gradient)
+    assert gradient[0, 0] == 0 and gradient[0, 1] > 0 and gradient[0, 2] == 0
+    for loss in (Hinge(), SquaredHinge()):
+        loss.value_and_gradient(np.array([[1.0, 1.0, -1.0]]), np.array([[1.0, 2.0, -1.5]]), None, gradient)
+        np.testing.assert_array_equal(gradient, 0)
+    Quantile((0.2, 0.5, 0.9)).value_and_gradient(p, p, None, gradient)
+    np.testing.assert_array_equal(gradient, 0)
+
+
+@pytest.mark.parametrize("shape", [(4,), (4, 1), (4, 5), (4, 5, 1)])
+def test_one_target_for_all_quantiles(shape):
+    rng = np.random.default_rng(11)
+    loss, y = Quantile((0.1, 0.5, 0.9)), rng.standard_normal(shape)
+    rows = shape[:-1] if shape[-1] == 1 else shape
+    p, w = rng.standard_normal((*rows, 3)), rng.uniform(size=4)
+    found = loss.check_target(y, p.shape)
+    np.testing.assert_array_equal(found, np.repeat(y.reshape(*rows, 1), 3, axis=-1))
+    parts = [Quantile((q,))(y.reshape(*rows, 1), p[..., k : k + 1], w) for k, q in enumerate(loss.quantiles)]
+    assert loss(y, p, w) == pytest.approx(np.mean(parts), rel=1e-13)
+
+
+def test_a_quantile_minimises_its_loss():
+    y, grid = np.random.default_rng(12).standard_normal(999), np.linspace(-2, 2, 401)
+    for q in (0.1, 0.5, 0.8):
+        best = grid[np.argmin([Quantile((q,))(y, np.full(999, c)) for c in grid])]
+        assert abs(best - np.quantile(y, q)) < 0.02
+
+
+def test_bad_quantiles_and_their_targets():
+    for bad in ((), (0.0,), (1.0,), (0.5, 1.2), (np.nan,)):
+        with pytest.raises(ValueError, match=r"quantiles: expected .* > 0"):
+            Quantile(bad)
+    for bad in (0.5, "0.5", (True,)):
+        with pytest.raises(TypeError, match="quantiles: expected a"):
+            Quantile(bad)
+    loss = Quantile((0.1, 0.9))
+    with pytest.raises(ValueError, match=r"2 of them need as many outputs, .* the model's output is \(5, 3\)"):
+        loss.check_target(np.zeros(5), (5, 3))
+    for shape in ((5, 2), (4,), (5, 1, 1)):
+        with pytest.raises(ValueError, match=r"y: shape .* \(5, 2\): one target.* expected \(5, 1\) or \(5,\)"):
+            loss.check_target(np.zeros(shape), (5, 2))
+    with pytest.raises(ValueError, match="y: 1 of 2 values are not finite"):
+        loss.check_target([0, np.nan], (2, 2))
+    # One quantile is elementwise, as any other loss.
+    assert Quantile((0.3,)).check_target(np.zeros((5, 2)), (5, 2)).shape == (5, 2)
+
+
+@pytest.mark.parametrize(
+    ("loss", "bad", "message"),
+    [
+        (MeanSquaredLogarithmicError(), [0.5, -0.5], r"must lie in \[0, inf\), these span \[-0.5, 0.5\]"),
+        (Poisson(), [3.0, -1.0], r"the Poisson loss must lie in \[0, inf\)"),
+        (KLDivergence(), [0.5, 1.5], r"must lie in \[0, 1\]"),
+        (Hinge(), [0.5, 1.0], "a hinge must be all -1 or 1, or all 0 or 1"),
+        (SquaredHinge(), [0.0, -1.0], "a hinge must be all -1 or 1, or all 0 or 1"),
+    ],
+    ids=str,
+)
+def test_targets_a_formula_is_not_made_for_are_refused(loss, bad, message):
+    with pytest.raises(ValueError, match=message):
+        loss.check_target(bad, (2, 1))
 
 
 @cases
@@ -361,6 +505,7 @@ def test_any_array_is_taken():
 @cases
 def test_configs_and_copies_make_equal_losses(loss):
     y, p, _ = draw(loss, 5, 3)
+    y = given(loss, y)
     value = loss(y, p)
     for other in (
         losses.get(json.loads(json.dumps(losses.serialize(loss)))),
@@ -379,6 +524,8 @@ def test_names():
     for name in ("mae", "MAE"):
         assert losses.get(name) == MeanAbsoluteError()
     assert losses.get("bce") == BinaryCrossentropy()
+    assert losses.get("mape") == MeanAbsolutePercentageError() and losses.get("MSLE") == MeanSquaredLogarithmicError()
+    assert losses.get("kld") == KLDivergence() and losses.get("pinball") == Quantile((0.5,))
 
 
 def test_bad_identifiers_and_options():

@@ -7,12 +7,20 @@ import pytest
 
 from elman import losses, metrics
 from elman.metrics import (
+    AUC,
     METRICS,
     BinaryAccuracy,
     CategoricalAccuracy,
+    F1Score,
     MeanSquaredError,
+    Perplexity,
+    Precision,
+    R2Score,
+    Recall,
     RootMeanSquaredError,
     SparseCategoricalAccuracy,
+    SparseTopKCategoricalAccuracy,
+    TopKCategoricalAccuracy,
 )
 
 ROWS = {
@@ -26,20 +34,66 @@ ROWS = {
     "sparse_categorical_accuracy": lambda y, p: float(y == list(p).index(max(p))),
 }
 ROWS["root_mean_squared_error"] = ROWS["mean_squared_error"]
+ROWS["top_k_categorical_accuracy"] = lambda y, p: float(list(y).index(max(y)) in np.argsort(p)[-5:])
+ROWS["sparse_top_k_categorical_accuracy"] = lambda y, p: float(y in np.argsort(p)[-5:])
+ROWS["perplexity"] = lambda y, p: -np.log(min(p[y] / sum(p), 1 - 1e-7))
+LAST = {"root_mean_squared_error": np.sqrt, "perplexity": np.exp}
+
+
+def counts(y, p, w):
+    """True and false positives, false negatives, one by one."""
+    tp = fp = fn = 0.0
+    for row, outputs, weight in zip(y, p, w, strict=True):
+        for a, b in zip(row, outputs, strict=True):
+            tp += weight if b > 0.5 and a == 1 else 0
+            fp += weight if b > 0.5 and a == 0 else 0
+            fn += weight if b <= 0.5 and a == 1 else 0
+    return tp, fp, fn
+
+
+def r2(y, p, w):
+    scores = []
+    for a, b in zip(y.T, p.T, strict=True):
+        mean = np.average(a, weights=w)
+        scores.append(1 - np.sum(w * (a - b) ** 2) / np.sum(w * (a - mean) ** 2))
+    return np.mean(scores)
+
+
+def area(y, p, w):
+    """Every pair of a positive and a negative."""
+    flat = list(zip(y.ravel(), p.ravel(), np.repeat(w, p.shape[1]), strict=True))
+    pairs = [(b, d, u * v) for a, b, u in flat for c, d, v in flat if a == 1 and c == 0]
+    return sum(v * (1.0 if b > d else 0.5 if b == d else 0.0) for b, d, v in pairs) / sum(v for _, _, v in pairs)
+
+
+WHOLE = {
+    "r2_score": r2,
+    "auc": area,
+    "precision": lambda *batch: counts(*batch)[0] / sum(counts(*batch)[:2]),
+    "recall": lambda *batch: counts(*batch)[0] / sum(counts(*batch)[::2]),
+    "f1_score": lambda *batch: 2 / (sum(counts(*batch)[:2]) + sum(counts(*batch)[::2])) * counts(*batch)[0],
+}
+BINARY = ("binary_accuracy", "precision", "recall", "f1_score", "auc")
 names = pytest.mark.parametrize("name", sorted(METRICS))
 
 
 def draw(name, n, o, rng):
     p = rng.uniform(size=(n, o))
-    if name == "sparse_categorical_accuracy":
+    if METRICS[name].labels:
         return rng.integers(0, o, n), p
-    if name == "binary_accuracy":
+    if name == "auc":
+        p = np.round(8 * p) / 8  # ties
+    if name in BINARY:
         return rng.integers(0, 2, (n, o)).astype(float), p
     return rng.uniform(size=(n, o)), p
 
 
-@names
-@pytest.mark.parametrize("o", [1, 4])
+def test_every_metric_has_its_twin():
+    assert set(ROWS) | set(WHOLE) == set(METRICS)
+
+
+@pytest.mark.parametrize("name", sorted(ROWS))
+@pytest.mark.parametrize("o", [1, 7])
 @pytest.mark.parametrize("weighted", [False, True])
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
 def test_result_is_the_running_mean_of_the_formula(name, o, weighted, dtype):
@@ -56,12 +110,101 @@ def test_result_is_the_running_mean_of_the_formula(name, o, weighted, dtype):
             values += [ROWS[name](a, b) for a, b in zip(wide, p.astype(float), strict=True)]
             weights += list(w)
         expected = np.dot(values, weights) / np.sum(weights)
-        if name == "root_mean_squared_error":
-            expected = np.sqrt(expected)
-        assert metric.result() == pytest.approx(expected, rel=1e-13)
+        assert metric.result() == pytest.approx(LAST.get(name, float)(expected), rel=1e-13)
         assert isinstance(metric.result(), float)
         metric.reset_state()
         assert metric.result() == 0.0
+
+
+@pytest.mark.parametrize("name", sorted(WHOLE))
+@pytest.mark.parametrize("o", [1, 3])
+@pytest.mark.parametrize("weighted", [False, True])
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_result_is_the_formula_of_all_rows(name, o, weighted, dtype):
+    rng = np.random.default_rng(4)
+    metric = metrics.get(name)
+    y, p = draw(name, 20, o, rng)
+    w = rng.uniform(0.1, 2, 20) if weighted else np.ones(20)
+    y, p = y.astype(dtype), p.astype(dtype)
+    expected = WHOLE[name](y.astype(float), p.astype(float), w)
+    for _ in range(2):
+        for rows in (slice(0, 7), slice(7, 8), slice(8, 20)):
+            batch = p[rows].copy()
+            metric.update_state(y[rows], batch, w[rows] if weighted else None)
+            batch[:] = 0.0  # the memory of outputs is used again
+            metric.result()
+        assert metric.result() == pytest.approx(expected, rel=1e-11)
+        assert isinstance(metric.result(), float)
+        metric.reset_state()
+        assert metric.result() == 0.0
+
+
+def test_r2_of_targets_far_from_zero_and_of_constants():
+    rng = np.random.default_rng(5)
+    y, e = rng.standard_normal((60, 2)), 0.1 * rng.standard_normal((60, 2))
+    near, far = R2Score(), R2Score()
+    for rows in (slice(0, 10), slice(10, 60)):
+        near.update_state(y[rows], y[rows] + e[rows])
+        far.update_state(y[rows] + 2.0**24, y[rows] + e[rows] + 2.0**24)
+    assert far.result() == pytest.approx(near.result(), rel=1e-6)
+    constant = np.full((3, 1), 0.1)
+    for off, score in ((0.0, 1.0), (0.5, 0.0), (np.nan, np.nan)):
+        metric = R2Score()
+        for _ in range(2):
+            metric.update_state(constant, constant + off, np.array([0.1, 0.2, 0.3]))
+        assert metric.result() == pytest.approx(score, nan_ok=True)
+    with pytest.raises(ValueError, match="expected 2 outputs as before"):
+        near.update_state(y[:, :1], y[:, :1])
+
+
+def test_top_k():
+    p = np.array([[0.1, 0.4, 0.2, 0.3], [0.25, 0.25, 0.25, 0.25]])
+    for k in (1, 2, 3):
+        labels = [[1, 3, 2][k - 1], 3]  # the k-th largest; of equal outputs each is among the k largest
+        for size in (k, k - 1 or 1):
+            sparse, dense = SparseTopKCategoricalAccuracy(k=size), TopKCategoricalAccuracy(k=size)
+            sparse.update_state(labels, p)
+            dense.update_state(np.eye(4)[labels], p)
+            assert sparse.result() == dense.result() == ((size >= k) + 1) / 2
+    with pytest.raises(ValueError, match="k: expected an integer of at least 1"):
+        TopKCategoricalAccuracy(k=0)
+    with pytest.raises(ValueError, match="y_true: class indices must be integers from 0 to 3"):
+        SparseTopKCategoricalAccuracy().update_state([0, 4], p)
+
+
+def test_perplexity():
+    rng = np.random.default_rng(6)
+    labels, x = rng.integers(0, 5, 12), 3 * rng.standard_normal((12, 5))
+    logits, odds = Perplexity(from_logits=True), Perplexity()
+    logits.update_state(labels, x)
+    odds.update_state(labels, np.exp(x))
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert logits.result() == pytest.approx(np.exp(loss(labels, x)), rel=1e-12)
+    assert odds.result() == pytest.approx(logits.result(), rel=1e-9)
+    assert metrics.get("perplexity", loss=loss).from_logits
+    assert not metrics.get("perplexity", loss=losses.get("mse")).from_logits
+    logits.update_state([0], [[-5000.0, 5000.0]])
+    logits.update_state([0], [[-5000.0, 5000.0]])
+    assert logits.result() == np.inf
+    with pytest.raises(TypeError, match="from_logits"):
+        Perplexity(from_logits=2)
+
+
+def test_thresholds_and_missing_classes():
+    y, x = np.array([[1.0], [0.0], [1.0]]), np.array([[0.2], [-0.2], [0.4]])
+    for metric in (Precision(0.0), Recall(thresholds=0.0), F1Score(threshold=0.0)):
+        metric.update_state(y, x)
+        assert metric.result() == 1.0
+        assert metrics.get(metrics.serialize(metric)).get_config() == metric.get_config()
+    for metric in (Precision(), Recall(), F1Score(), AUC()):
+        metric.update_state(np.zeros((3, 1)), x)
+        assert metric.result() == 0.0
+        with pytest.raises(ValueError, match="y_true: targets must be 0 or 1"):
+            metric.update_state(2 * y, x)
+    with pytest.raises(ValueError, match="thresholds: expected a finite number"):
+        Precision(np.inf)
+    with pytest.raises(ValueError, match="threshold: expected a finite number"):
+        F1Score(np.nan)
 
 
 @names
@@ -86,6 +229,21 @@ def test_numbers_of_keras_3_15(name, value):
     metric.update_state([[0.5, 1.0]], [[1.0, 1.0]])
     assert metric.result() == pytest.approx(value, rel=1e-7)
     assert metric.name == name
+
+
+@names
+def test_infinite_outputs_give_a_number_or_nan_without_a_warning(name):
+    y, p = draw(name, 6, 3, np.random.default_rng(3))
+    p[4] = np.inf
+    metric = metrics.get(name)
+    metric.update_state(y, p)
+    first = metric.result()
+    metric.update_state(y, p)
+    np.testing.assert_allclose(metric.result(), first)
+    metric = metrics.get(name)
+    metric.update_state(y[:1], p[4:5])
+    if name != "perplexity":
+        assert not np.isnan(metric.result())
 
 
 @names

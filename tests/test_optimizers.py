@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from elman import optimizers
-from elman.optimizers import OPTIMIZERS, SGD, Adam, AdamW, RMSprop
+from elman.optimizers import OPTIMIZERS, SGD, Adadelta, Adagrad, Adam, Adamax, AdamW, Lion, Nadam, RMSprop
+from elman.testing import check_optimizer
 from elman.threads import get_num_threads, num_threads
 
 CASES = [
@@ -22,6 +23,18 @@ CASES = [
     RMSprop(0.01, rho=0.8, momentum=0.7),
     RMSprop(0.01, centered=True, weight_decay=0.1),
     RMSprop(0.01, momentum=0.5, centered=True, epsilon=1e-3),
+    Adam(0.01, 0.8, 0.6, 1e-3, amsgrad=True),
+    AdamW(0.01, amsgrad=True),
+    Adagrad(),
+    Adagrad(0.05, 0.5, 1e-3, weight_decay=0.1),
+    Adadelta(),
+    Adadelta(1.0, 0.8, 1e-3),
+    Adamax(),
+    Adamax(0.02, 0.7, 0.9, 1e-3),
+    Nadam(),
+    Nadam(0.02, 0.7, 0.9, 1e-3, weight_decay=0.1),
+    Lion(),
+    Lion(0.02, 0.6, 0.8, weight_decay=0.1),
 ]
 cases = pytest.mark.parametrize("optimizer", CASES, ids=str)
 
@@ -41,15 +54,40 @@ def draw(n, steps, dtype, seed=0):
 def twin(o, p, gradients):
     """The trajectory's end, in float64, from the published formulas."""
     m, v, c = np.zeros_like(p), np.zeros_like(p), np.zeros_like(p)
-    lr = o.learning_rate
+    lr, product = o.learning_rate, 1.0
+    if isinstance(o, Adagrad):
+        v += o.initial_accumulator_value
     for t, g in enumerate(gradients, 1):
         if o.weight_decay is not None:
             p = p * (1 - lr * o.weight_decay)
         if isinstance(o, Adam):
             m = o.beta_1 * m + (1 - o.beta_1) * g
             v = o.beta_2 * v + (1 - o.beta_2) * g**2
+            c = np.maximum(c, v)
             alpha = lr * np.sqrt(1 - o.beta_2**t) / (1 - o.beta_1**t)
-            p = p - alpha * m / (np.sqrt(v) + o.epsilon)
+            p = p - alpha * m / (np.sqrt(c if o.amsgrad else v) + o.epsilon)
+        elif isinstance(o, Nadam):
+            now, following = (o.beta_1 * (1 - 0.5 * 0.96**s) for s in (t, t + 1))
+            product *= now
+            m = o.beta_1 * m + (1 - o.beta_1) * g
+            v = o.beta_2 * v + (1 - o.beta_2) * g**2
+            ahead = following * m / (1 - product * following) + (1 - now) * g / (1 - product)
+            p = p - lr * ahead / (np.sqrt(v / (1 - o.beta_2**t)) + o.epsilon)
+        elif isinstance(o, Adamax):
+            m = o.beta_1 * m + (1 - o.beta_1) * g
+            v = np.maximum(o.beta_2 * v, abs(g))
+            p = p - lr / (1 - o.beta_1**t) * m / (v + o.epsilon)
+        elif isinstance(o, Adagrad):
+            v = v + g**2
+            p = p - lr * g / np.sqrt(v + o.epsilon)
+        elif isinstance(o, Adadelta):
+            v = o.rho * v + (1 - o.rho) * g**2
+            s = g * np.sqrt(c + o.epsilon) / np.sqrt(v + o.epsilon)
+            c = o.rho * c + (1 - o.rho) * s**2
+            p = p - lr * s
+        elif isinstance(o, Lion):
+            p = p - lr * np.sign(o.beta_1 * m + (1 - o.beta_1) * g)
+            m = o.beta_2 * m + (1 - o.beta_2) * g
         elif isinstance(o, RMSprop):
             v = o.rho * v + (1 - o.rho) * g**2
             c = o.rho * c + (1 - o.rho) * g
@@ -100,6 +138,84 @@ def test_numbers_of_keras_3_15(optimizer, expected):
     for t in (1, 2, 3):
         o.apply(p, t * np.array([0.1, -0.2, 0.3, 0.4, -0.05], np.float32))
     np.testing.assert_allclose(p[: len(expected)], expected, atol=1.5e-6)
+
+
+# Twelve steps of Keras in float64.
+KERAS_64 = [
+    (Adam(amsgrad=True), [0.9927087873, 2.0072912578, 2.9927087271, -1.0072912804, 0.5072911224]),
+    (
+        Adam(learning_rate=0.02, beta_1=0.7, beta_2=0.6, epsilon=0.001, amsgrad=True),
+        [0.908239086, 2.0921066386, 2.9077773426, -1.0922808139, 0.5910797399],
+    ),
+    (AdamW(amsgrad=True), [0.9926609902, 2.0071950581, 2.9925649322, -1.0072430796, 0.5072669211]),
+    (Adagrad(), [0.9985440024, 2.0020343718, 2.9976985756, -1.0024451295, 0.5008797161]),
+    (
+        Adagrad(learning_rate=0.05, initial_accumulator_value=0.5, epsilon=0.001, weight_decay=0.1),
+        [0.9035191432, 1.9478562246, 2.7433508477, -1.0343725333, 0.4909912255],
+    ),
+    (Adadelta(), [0.9999945042, 2.0000054961, 2.9999945038, -1.0000054962, 0.5000054945]),
+    (
+        Adadelta(learning_rate=1.0, rho=0.8, epsilon=0.001),
+        [0.7598898531, 2.2670999344, 2.7264152564, -1.2760059855, 0.6869595491],
+    ),
+    (Adamax(), [0.9953974801, 2.004602521, 2.9953974786, -1.0046025216, 0.5046025175]),
+    (
+        Adamax(learning_rate=0.02, beta_1=0.7, beta_2=0.9, epsilon=0.001),
+        [0.9130888963, 2.0871618419, 2.9127541972, -1.0872878552, 0.5864147114],
+    ),
+    (Nadam(), [0.995712936, 2.0042870656, 2.9957129339, -1.0042870663, 0.5042870609]),
+    (
+        Nadam(learning_rate=0.02, beta_1=0.7, beta_2=0.9, epsilon=0.001, weight_decay=0.1),
+        [0.889381767, 2.0397082347, 2.8415014004, -1.0635984911, 0.5744119901],
+    ),
+    (Lion(), [0.988, 2.012, 2.988, -1.012, 0.512]),
+    (
+        Lion(learning_rate=0.02, beta_1=0.6, beta_2=0.8, weight_decay=0.1),
+        [0.7388847268, 2.1899020168, 2.6914092226, -1.2136397689, 0.725508645],
+    ),
+]
+
+
+@pytest.mark.parametrize(("optimizer", "expected"), KERAS_64, ids=[str(row[0]) for row in KERAS_64])
+def test_twelve_steps_of_keras_3_15(optimizer, expected):
+    p = np.array([1, 2, 3, -1, 0.5])
+    o = fresh(optimizer, p)
+    for t in range(1, 13):
+        scale = t if t <= 3 else (-1) ** t * 0.7 / t
+        o.apply(p, scale * np.array([0.1, -0.2, 0.3, 0.4, -0.05]))
+    np.testing.assert_allclose(p, expected, rtol=0, atol=1e-9)
+
+
+def test_amsgrad_never_lets_its_divisor_shrink():
+    p, q = np.zeros(1), np.zeros(1)
+    plain, greatest = fresh(Adam(1.0, 0, 0), p), fresh(Adam(1.0, 0, 0, amsgrad=True), q)
+    for g in (4.0, 1.0):
+        plain.apply(p, np.array([g]))
+        greatest.apply(q, np.array([g]))
+    np.testing.assert_allclose([p[0], q[0]], [-2, -1.25], rtol=1e-6)
+    assert greatest.state()["velocity_hat"] == 16 and greatest.state()["velocity"] == 1
+    check_optimizer(greatest)
+
+
+@pytest.mark.parametrize("beta_1", [0.0, 0.9, 0.9999])
+def test_nadam_after_thousands_of_steps(beta_1):
+    o, product = Nadam(beta_1=beta_1), 1.0
+    for t in range(1, 3001):
+        now, following = (beta_1 * (1 - 0.5 * 0.96**s) for s in (t, t + 1))
+        product *= now
+        if t in (1, 2, 899, 999, 1000, 3000):
+            expected = 0.001 * following / (1 - product * following), 0.001 * (1 - now) / (1 - product)
+            np.testing.assert_allclose(o.numbers(t)[:2], expected, rtol=1e-12)
+
+
+def test_adagrad_starts_and_starts_again_where_it_is_told():
+    p, gradients = draw(5, 1, np.float64)
+    o = fresh(Adagrad(initial_accumulator_value=0.25), p)
+    for _ in range(2):
+        np.testing.assert_array_equal(o.state()["accumulator"], np.full(5, 0.25))
+        o.apply(p, gradients[0])
+        np.testing.assert_allclose(o.state()["accumulator"], 0.25 + gradients[0] ** 2, rtol=1e-15)
+        o.reset()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64])
@@ -302,8 +418,13 @@ def test_names_and_defaults():
     clips = {"weight_decay": None, "clipnorm": None, "global_clipnorm": None, "clipvalue": None}
     adam = {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.999, "epsilon": 1e-7}
     assert SGD().get_config() == {"learning_rate": 0.01, "momentum": 0.0, "nesterov": False, **clips}
-    assert Adam().get_config() == {**adam, **clips}
-    assert AdamW().get_config() == {**adam, **clips, "weight_decay": 0.004}
+    assert Adamax().get_config() == Nadam().get_config() == {**adam, **clips}
+    assert Adam().get_config() == {**adam, "amsgrad": False, **clips}
+    assert AdamW().get_config() == {**adam, "amsgrad": False, **clips, "weight_decay": 0.004}
+    adagrad = {"learning_rate": 0.001, "initial_accumulator_value": 0.1, "epsilon": 1e-7}
+    assert Adagrad().get_config() == {**adagrad, **clips}
+    assert Adadelta().get_config() == {"learning_rate": 0.001, "rho": 0.95, "epsilon": 1e-7, **clips}
+    assert Lion().get_config() == {"learning_rate": 0.001, "beta_1": 0.9, "beta_2": 0.99, **clips}
     rms = {"learning_rate": 0.001, "rho": 0.9, "momentum": 0.0, "epsilon": 1e-7, "centered": False}
     assert RMSprop().get_config() == {**rms, **clips}
 
@@ -327,12 +448,18 @@ def test_bad_options():
         (lambda: Adam(epsilon=0), "epsilon"),
         (lambda: RMSprop(rho=-0.1), "rho"),
         (lambda: SGD(weight_decay=-1), "weight_decay"),
+        (lambda: Adagrad(initial_accumulator_value=-0.1), "initial_accumulator_value"),
+        (lambda: Adadelta(rho=1.1), "rho"),
+        (lambda: Adamax(beta_2=1), "beta_2"),
+        (lambda: Nadam(epsilon=0), "epsilon"),
+        (lambda: Lion(beta_1=0), "beta_1"),
     ]:
         with pytest.raises(ValueError, match=f"{name}: expected a finite number"):
             make()
     for make, name in [
         (lambda: SGD(True), "learning_rate"),
         (lambda: SGD(nesterov=1), "nesterov"),
+        (lambda: Adam(amsgrad=1), "amsgrad"),
         (lambda: SGD(None), "learning_rate"),
     ]:
         with pytest.raises(TypeError, match=name):

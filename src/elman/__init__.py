@@ -1,6 +1,18 @@
 """Recurrent neural networks by exact backpropagation through time, on the CPU at the speed of the hardware."""
 
-from elman import activations, callbacks, cells, datasets, functional, initializers, layers, losses, metrics, optimizers
+from elman import (
+    activations,
+    callbacks,
+    cells,
+    datasets,
+    functional,
+    initializers,
+    layers,
+    losses,
+    metrics,
+    optimizers,
+    schedules,
+)
 from elman.model import Sequential, load_model
 from elman.threads import get_num_threads, num_threads, set_num_threads
 
@@ -22,5 +34,6 @@ __all__ = [
     "metrics",
     "num_threads",
     "optimizers",
+    "schedules",
     "set_num_threads",
 ]

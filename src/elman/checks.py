@@ -42,6 +42,13 @@ def integer(argument: str, value: Any, least: int = 1) -> int:
     return number
 
 
+def flag(argument: str, value: Any) -> bool:
+    """`value` as a bool; TypeError for anything but True and False."""
+    if isinstance(value, (bool, np.bool_)):
+        return bool(value)
+    raise TypeError(f"{argument}: expected True or False, got {type(value).__name__} {value!r}")
+
+
 def float_dtype(argument: str, dtype: Any) -> np.dtype:
     """float32 or float64 as a NumPy dtype; ValueError for anything else."""
     try:

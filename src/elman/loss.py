@@ -107,6 +107,41 @@ def row_weights(
     return np.ascontiguousarray(np.broadcast_to(spread, rows)).reshape(-1)
 
 
+def class_indices(name: str, y: np.ndarray, classes: int) -> np.ndarray:
+    """Class indices as int64, or a ValueError with the first that is none of 0 ... `classes` - 1.
+
+    Examples
+    --------
+    >>> class_indices("y", np.array([0.0, 2.0]), 3)
+    array([0, 2])
+    """
+    wrong = (y < 0) | (y >= classes)
+    if y.dtype.kind == "f":
+        wrong |= y != np.floor(y)
+    if wrong.any():
+        first = tuple(int(i) for i in np.argwhere(wrong)[0])
+        raise ValueError(
+            f"{name}: class indices must be integers from 0 to {classes - 1}, but {int(wrong.sum())} of {y.size} "
+            f"are not, the first at index {first}: {y[first]}"
+        )
+    return np.ascontiguousarray(y, dtype=np.int64)
+
+
+def within(name: str, y: np.ndarray, what: str, low: float, high: float = np.inf) -> None:
+    """ValueError unless all targets `y` of a loss, `what`, lie in [low, high].
+
+    Examples
+    --------
+    >>> within("y", np.array([3.0, -1.0]), "the Poisson loss", 0)
+    Traceback (most recent call last):
+    ValueError: y: targets of the Poisson loss must lie in [0, inf), these span [-1.0, 3.0]
+    """
+    least, most = y.min(), y.max()
+    if least < low or most > high:
+        span = f"[{low}, {high}]" if high < np.inf else f"[{low}, inf)"
+        raise ValueError(f"{name}: targets of {what} must lie in {span}, these span [{least}, {most}]")
+
+
 class Loss(ABC):
     """Abstract loss. A subclass is a frozen dataclass of options with `kernel` and `reference`; `LOSSES` lists it.
 
@@ -207,7 +242,7 @@ class Loss(ABC):
         y = align(name, y, output_shape, labels=self.labels, other=other)
         finite(name, y)
         if self.labels:
-            return _labels(name, y, output_shape[-1])
+            return class_indices(name, y, output_shape[-1])
         self._check_values(name, y)
         return y
 
@@ -269,17 +304,3 @@ class Loss(ABC):
 
     def __getstate__(self) -> dict[str, Any]:
         return self.get_config()
-
-
-def _labels(name: str, y: np.ndarray, classes: int) -> np.ndarray:
-    """Class indices as int64, or a ValueError with the first that is none."""
-    wrong = (y < 0) | (y >= classes)
-    if y.dtype.kind == "f":
-        wrong |= y != np.floor(y)
-    if wrong.any():
-        first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
-            f"{name}: class indices must be integers from 0 to {classes - 1}, but {int(wrong.sum())} of {y.size} "
-            f"are not, the first at index {first}: {y[first]}"
-        )
-    return np.ascontiguousarray(y, dtype=np.int64)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -91,8 +92,9 @@ class Sequential(Trainer):
     def _append(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
             raise TypeError(f"layers: expected a layer, got {type(layer).__name__} {layer!r}")
-        if layer in self.layers:
-            raise ValueError(f"layers: the same {type(layer).__name__} instance stands twice; make a second one")
+        for part in (layer, *layer.inner()):
+            if any(part is known for known in self._parts()):
+                raise ValueError(f"layers: the same {type(part).__name__} instance stands twice; make a second one")
         if isinstance(layer, Input):
             if self.layers or self._input is not None:
                 raise ValueError("layers: Input must be the first layer")
@@ -104,6 +106,10 @@ class Sequential(Trainer):
                 "pass on; call the layer itself on an array"
             )
         self.layers.append(layer)
+
+    def _parts(self) -> list[Layer]:
+        """All layers, with those they hold."""
+        return [part for layer in self.layers for part in (layer, *layer.inner())]
 
     def build(self, shape: Shape) -> None:
         """Create the parameters for inputs of `shape`, without the batch; done by the first data if not before.
@@ -131,9 +137,9 @@ class Sequential(Trainer):
         if self._vector is not None:
             raise ValueError("shape: the model is built already")
         shapes = self._shapes(tuple(shape))
-        for layer in self.layers:
-            if layer.owner is not None:
-                raise ValueError(f"layers: {layer.name!r} belongs to another model already; make a second one")
+        for part in self._parts():
+            if part.owner is not None and part.owner() is not None:
+                raise ValueError(f"layers: {part.name!r} belongs to another model already; make a second one")
         self._name_layers()
         specs, counts = [], []
         for layer, s in zip(self.layers, shapes[:-1], strict=True):
@@ -148,7 +154,8 @@ class Sequential(Trainer):
             layer.build(s, self.dtype, lambda arrays=arrays: arrays)
             if [w.shape for w in had] == [p.shape for p in layer.parameters]:
                 layer.set_weights(had)  # a layer that was called alone keeps what it has
-            layer.owner = self
+        for part in self._parts():
+            part.owner, part.lock = weakref.ref(self), self.lock
         self._vector = vector
         self._input = self._input or Input(shapes[0])
         self.output_shape = shapes[-1]
@@ -189,13 +196,15 @@ class Sequential(Trainer):
         return x
 
     def _wants_sequences(self, x: np.ndarray) -> bool:
-        if x.ndim != 2 or not self.layers:
-            return False
-        try:
-            self.layers[0].compute_output_shape(x.shape[1:])
-        except ValueError:
-            return True
-        return False
+        """Whether the layers cannot take the vectors x (N, T), but can take them as sequences of one feature."""
+
+        def fits(shape: Shape) -> bool:
+            try:
+                return bool(self._shapes(shape))
+            except ValueError:
+                return False
+
+        return not fits(x.shape[1:]) and (fits((None, 1)) or fits((x.shape[1], 1)))
 
     def _shape_for(self, x: np.ndarray, argument: str = "x") -> Shape:
         """The input shape a model that is not built yet takes from x: any number of steps, if the layers allow it."""
@@ -223,11 +232,16 @@ class Sequential(Trainer):
     def _forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         for layer in self.layers:
             x = layer.forward(x, training=training)
+            if x.dtype != self.dtype:  # kernels would read other numbers
+                raise TypeError(f"layer {layer.name!r}: forward returned {x.dtype}, the model computes in {self.dtype}")
         return x
 
     def _backward(self, dy: np.ndarray) -> None:
         for k in range(len(self.layers) - 1, self._first - 1, -1):
             dy = self.layers[k].backward(dy, input_gradient=k > self._first)
+            if k > self._first and dy.dtype != self.dtype:
+                name = self.layers[k].name
+                raise TypeError(f"layer {name!r}: backward returned {dy.dtype}, the model computes in {self.dtype}")
 
     # ---- parameters
 
@@ -304,39 +318,56 @@ class Sequential(Trainer):
         OSError
             If the place cannot be written.
         """
-        vector = self._built()
+        self._built()
+        with self.lock:
+            header, arrays = self._state()
+        archive.write(path, type(self).__name__, header, arrays)
+
+    def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """Everything the model is: JSON values and arrays."""
         header: dict[str, Any] = {"config": self.get_config(), "shuffle": self._shuffle.bit_generator.state}
-        arrays = {"parameters": vector.values}
+        arrays = {} if self._vector is None else {"parameters": self._vector.values.copy()}
         if self.loss is not None:
             header["compile"] = self.get_compile_config()
             if self._optimizer_ready:
                 arrays |= {f"optimizer/{name}": value for name, value in self.optimizer.state().items()}
-        archive.write(path, type(self).__name__, header, arrays)
+        return header, arrays
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Sequential:
-        """The model `save` wrote; see `elman.load_model`."""
-        header, arrays = archive.read(path, cls.__name__)
-        try:
-            model = cls.from_config(header["config"])
-            vector = model._built()
-            parameters = arrays["parameters"]
+    def _restore(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequential:
+        """The model of a `_state`."""
+        model = cls.from_config(header["config"])
+        if "parameters" in arrays:
+            vector, parameters = model._built(), arrays["parameters"]
             if parameters.shape != vector.values.shape or parameters.dtype != model.dtype:
                 raise ValueError(
                     f"the configuration has {vector.values.size} {model.dtype} parameters, the file "
                     f"{parameters.size} {parameters.dtype}"
                 )
             vector.values[:] = parameters
-            if "compile" in header:
-                model.compile(**header["compile"])
-                state = {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
-                if state:
-                    model._ready_optimizer()
-                    model.optimizer.set_state(state)
-            model._shuffle.bit_generator.state = header["shuffle"]
+        if "compile" in header:
+            model.compile(**header["compile"])
+            state = {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
+            if state:
+                model._ready_optimizer()
+                model.optimizer.set_state(state)
+        model._shuffle.bit_generator.state = header["shuffle"]
+        return model
+
+    def __reduce__(self) -> tuple:
+        # For copy and pickle: a copied view would no longer belong to the copied vector.
+        return type(self)._restore, self._state()
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Sequential:
+        """The model `save` wrote; see `elman.load_model`."""
+        header, arrays = archive.read(path, cls.__name__)
+        try:
+            if "parameters" not in arrays:
+                raise ValueError("it has no parameters")
+            return cls._restore(header, arrays)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
             raise ValueError(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
-        return model
 
 
 def load_model(path: str | os.PathLike) -> Sequential:

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import numpy as np
 
-from elman import registry
+from elman import registry, schedules
 from elman.checks import float_dtype, integer
 from elman.jit import Function
 from elman.kernels import optimizers as kernels
+from elman.schedules import LearningRateSchedule
 from elman.threads import usable_threads
 
 # Below this many parameters a second thread costs more than it saves.
@@ -19,7 +21,7 @@ _PARALLEL = 65_536
 
 _CLIPS = ("clipnorm", "global_clipnorm", "clipvalue")
 _OPTIONAL = ("weight_decay", *_CLIPS)
-_BOOLEAN = ("nesterov", "centered")
+_BOOLEAN = ("nesterov", "centered", "amsgrad")
 # Least and greatest value, and whether the least itself is excluded.
 _RANGES: dict[str, tuple[float, float | None, bool]] = {
     "learning_rate": (0, None, False),
@@ -32,7 +34,11 @@ _RANGES: dict[str, tuple[float, float | None, bool]] = {
     "beta_1": (0, 1 - 2**-53, False),
     "beta_2": (0, 1 - 2**-53, False),
     "epsilon": (0, None, True),
+    "initial_accumulator_value": (0, None, False),
 }
+
+Rate: TypeAlias = Any
+"""A number or a `LearningRateSchedule` where it is set, a float where it is read."""
 
 
 @dataclass(eq=False)
@@ -41,8 +47,10 @@ class Optimizer(ABC):
 
     Parameters
     ----------
-    learning_rate : float
-        Finite, >= 0; an int is accepted. The one option that may be set at any time.
+    learning_rate : float or LearningRateSchedule
+        Finite, >= 0; an int is accepted. The one option that may be set at any time. With a schedule (see
+        `elman.schedules`, or a dict from its `serialize`) the attribute is its value at `iterations`, and only another
+        schedule may replace it.
     weight_decay : float or None
         Decoupled decay (Loshchilov & Hutter, 2019): before the update ``p -= p weight_decay learning_rate``, for every
         parameter, biases too.
@@ -57,7 +65,7 @@ class Optimizer(ABC):
     ------
     TypeError, ValueError
         For a wrong type, a value out of its range, or two clips; AttributeError when an option other than the learning
-        rate is set after `build`.
+        rate is set after `build`, or a number where a schedule gives the learning rate.
 
     Notes
     -----
@@ -77,8 +85,9 @@ class Optimizer(ABC):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ()
+    _schedule: ClassVar[LearningRateSchedule | None] = None
 
-    learning_rate: float
+    learning_rate: Rate
     weight_decay: float | None = field(default=None, kw_only=True)
     clipnorm: float | None = field(default=None, kw_only=True)
     global_clipnorm: float | None = field(default=None, kw_only=True)
@@ -89,7 +98,7 @@ class Optimizer(ABC):
         if len(given) > 1:
             raise ValueError(f"optimizer: only one of {', '.join(_CLIPS)} may be given, got {' and '.join(given)}")
         self.iterations = 0
-        self.owner: Any = None  # the model whose parameters the state vectors belong to
+        self.owner: Any = None  # weak reference to the model whose parameters the state vectors belong to
         self._slots: np.ndarray | None = None
         self._offsets = np.zeros(2, np.int64)
 
@@ -97,8 +106,29 @@ class Optimizer(ABC):
         if name in _RANGES or name in _BOOLEAN:
             if name != "learning_rate" and self.__dict__.get("_slots") is not None:
                 raise AttributeError(f"{name}: fixed once the optimizer is built; only learning_rate may change")
+            if name == "learning_rate":
+                self._set_learning_rate(value)
+                return
             value = _checked(name, value)
         self.__dict__[name] = value
+        if name == "iterations" and self._schedule is not None:
+            self.__dict__["learning_rate"] = self._schedule(value)
+
+    def _set_learning_rate(self, value: Any) -> None:
+        if isinstance(value, (Mapping, LearningRateSchedule)):
+            self.__dict__["_schedule"] = schedules.get(value)
+            self.__dict__["learning_rate"] = self._schedule(self.__dict__.get("iterations", 0))
+        elif self._schedule is not None:
+            raise AttributeError(
+                f"learning_rate: follows {self._schedule} and cannot be set to {value!r}; make the optimizer with a "
+                "number to set it"
+            )
+        else:
+            self.__dict__["learning_rate"] = _checked("learning_rate", value)
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copy and pickle: a copy belongs to no model."""
+        return {**self.__dict__, "owner": None}
 
     # ---- what a subclass says ----
 
@@ -116,10 +146,15 @@ class Optimizer(ABC):
     def numbers(self, step: int) -> tuple[float, ...]:
         """Numbers of step 1, 2, …, in the kernel's order; computed in float64."""
 
+    @property
+    def slot_start(self) -> float:
+        """Value that all state vectors begin with."""
+        return 0.0
+
     # ---- steps ----
 
     def build(self, parameters: np.ndarray, offsets: np.ndarray) -> None:
-        """Start afresh for a vector of parameters: state vectors of zeros, iteration 0.
+        """Start afresh for a vector of parameters: state vectors at their start, iteration 0.
 
         Parameters
         ----------
@@ -142,7 +177,7 @@ class Optimizer(ABC):
             raise ValueError(f"offsets: expected ascending integers from 0 to {parameters.size}, got {offsets!r}")
         self._offsets = bounds if self.global_clipnorm is None else np.array([0, parameters.size])
         self.iterations = 0
-        self._slots = np.zeros((len(self.slot_names), parameters.size), dtype)
+        self._slots = np.full((len(self.slot_names), parameters.size), self.slot_start, dtype)
 
     def apply(self, parameters: np.ndarray, gradients: np.ndarray) -> None:
         """One step, in place.
@@ -157,7 +192,8 @@ class Optimizer(ABC):
         Raises
         ------
         ValueError
-            If the optimizer is not built, or an array does not have the size or dtype it was built for.
+            If the optimizer is not built, an array does not have the size or dtype it was built for, or the schedule
+            gives no finite learning rate >= 0. Nothing has changed then.
 
         Notes
         -----
@@ -174,6 +210,8 @@ class Optimizer(ABC):
                     f"{name}: the optimizer was built for a contiguous {dtype} array of shape ({size},), "
                     f"got {array.dtype} of shape {array.shape}"
                 )
+        if self._schedule is not None:
+            registry.number(f"learning_rate of step {self.iterations}", self.learning_rate, 0)
         limit = self.clipnorm or self.global_clipnorm
         if limit is not None:
             kernels.clip_norms(1, gradients, self._offsets, limit)
@@ -184,13 +222,13 @@ class Optimizer(ABC):
         threads = 1 if size < _PARALLEL else usable_threads()
         update, decay = self.kernel.handle(dtype), kernels.decay.handle(dtype)
         kernels.step(threads, update, decay, parameters, gradients, slots, hyper)
-        self.__dict__["iterations"] = step
+        self.iterations = step
 
     def reset(self) -> None:
-        """State vectors of zeros and iteration 0; the options stay."""
+        """State vectors at their start and iteration 0; the options stay."""
         self.iterations = 0
         if self._slots is not None:
-            self._slots[...] = 0
+            self._slots[...] = self.slot_start
 
     # ---- saving ----
 
@@ -231,7 +269,10 @@ class Optimizer(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments that make an equal optimizer without its state; JSON can hold them."""
-        return {f.name: getattr(self, f.name) for f in fields(self)}
+        config = {f.name: getattr(self, f.name) for f in fields(self)}
+        if self._schedule is not None:
+            config["learning_rate"] = schedules.serialize(self._schedule)
+        return config
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Optimizer:

@@ -11,12 +11,28 @@ import math
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
+
 from elman import registry
 from elman.jit import Function
 from elman.kernels import optimizers as kernels
-from elman.optimizer import Optimizer
+from elman.optimizer import Optimizer, Rate
 
-__all__ = ["OPTIMIZERS", "SGD", "Adam", "AdamW", "Optimizer", "RMSprop", "get", "serialize"]
+__all__ = [
+    "OPTIMIZERS",
+    "SGD",
+    "Adadelta",
+    "Adagrad",
+    "Adam",
+    "AdamW",
+    "Adamax",
+    "Lion",
+    "Nadam",
+    "Optimizer",
+    "RMSprop",
+    "get",
+    "serialize",
+]
 
 
 @dataclass(eq=False)
@@ -39,7 +55,7 @@ class SGD(Optimizer):
     1.0
     """
 
-    learning_rate: float = 0.01
+    learning_rate: Rate = 0.01
     momentum: float = 0.0
     nesterov: bool = False
 
@@ -72,6 +88,8 @@ class Adam(Optimizer):
         Memory of the mean and of the mean square, in [0, 1).
     epsilon : float
         > 0; beside the root, not scaled by the bias correction.
+    amsgrad : bool
+        Divide by the root of the greatest v so far, not corrected for bias (Reddi et al., 2018).
 
     Examples
     --------
@@ -80,12 +98,19 @@ class Adam(Optimizer):
     ('momentum', 'velocity')
     """
 
-    learning_rate: float = 0.001
+    learning_rate: Rate = 0.001
     beta_1: float = 0.9
     beta_2: float = 0.999
     epsilon: float = 1e-7
-    kernel = kernels.adam
-    slot_names = ("momentum", "velocity")
+    amsgrad: bool = False
+
+    @property
+    def kernel(self) -> Function:
+        return kernels.adam_amsgrad if self.amsgrad else kernels.adam
+
+    @property
+    def slot_names(self) -> tuple[str, ...]:
+        return ("momentum", "velocity", "velocity_hat") if self.amsgrad else ("momentum", "velocity")
 
     def numbers(self, step: int) -> tuple[float, ...]:
         alpha = self.learning_rate * math.sqrt(1 - self.beta_2**step) / (1 - self.beta_1**step)
@@ -131,7 +156,7 @@ class RMSprop(Optimizer):
     ('velocity', 'average_gradient')
     """
 
-    learning_rate: float = 0.001
+    learning_rate: Rate = 0.001
     rho: float = 0.9
     momentum: float = 0.0
     epsilon: float = 1e-7
@@ -152,7 +177,200 @@ class RMSprop(Optimizer):
         return self.learning_rate, 1 - self.rho, self.epsilon, self.momentum
 
 
-OPTIMIZERS: dict[str, type[Optimizer]] = {"sgd": SGD, "adam": Adam, "adamw": AdamW, "rmsprop": RMSprop}
+@dataclass(eq=False)
+class Adagrad(Optimizer):
+    """Adagrad (Duchi et al., 2011): ``v += g^2; p -= lr g / sqrt(v + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Default 0.001.
+    initial_accumulator_value : float
+        v at the beginning, >= 0.
+    epsilon : float
+        > 0; inside the root.
+
+    Examples
+    --------
+    >>> from elman.optimizers import Adagrad
+    >>> Adagrad().slot_start
+    0.1
+    """
+
+    learning_rate: Rate = 0.001
+    initial_accumulator_value: float = 0.1
+    epsilon: float = 1e-7
+    kernel = kernels.adagrad
+    slot_names = ("accumulator",)
+
+    @property
+    def slot_start(self) -> float:
+        return self.initial_accumulator_value
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        return self.learning_rate, self.epsilon
+
+
+@dataclass(eq=False)
+class Adadelta(Optimizer):
+    """Adadelta (Zeiler, 2012): steps of the root mean square of the steps before.
+
+    With ``v = rho v + (1 - rho) g^2``: ``d = g sqrt(s + epsilon) / sqrt(v + epsilon); p -= lr d``, and ``s = rho s +
+    (1 - rho) d^2``. The paper has lr = 1.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Default 0.001.
+    rho : float
+        Memory of both mean squares, in [0, 1].
+    epsilon : float
+        > 0; inside the roots, and the size of the first steps.
+
+    Examples
+    --------
+    >>> from elman.optimizers import Adadelta
+    >>> Adadelta(1.0).rho
+    0.95
+    """
+
+    learning_rate: Rate = 0.001
+    rho: float = 0.95
+    epsilon: float = 1e-7
+    kernel = kernels.adadelta
+    slot_names = ("accumulated_grad", "accumulated_delta_var")
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        return self.learning_rate, 1 - self.rho, self.epsilon
+
+
+@dataclass(eq=False)
+class Adamax(Optimizer):
+    """Adamax (Kingma & Ba, 2015, section 7.1): `Adam` with a fading maximum in place of the root mean square.
+
+    With ``m += (1 - beta_1) (g - m)`` and ``u = max(beta_2 u, |g|)``, step t is ``p -= lr m / ((1 - beta_1^t) (u +
+    epsilon))``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Default 0.001.
+    beta_1, beta_2 : float
+        Memory of the mean and of the maximum, in [0, 1).
+    epsilon : float
+        > 0.
+
+    Examples
+    --------
+    >>> from elman.optimizers import Adamax
+    >>> Adamax().slot_names
+    ('momentum', 'norm')
+    """
+
+    learning_rate: Rate = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    kernel = kernels.adamax
+    slot_names = ("momentum", "norm")
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        return self.learning_rate / (1 - self.beta_1**step), 1 - self.beta_1, self.beta_2, self.epsilon
+
+
+# Entry t is the product of 1 - 0.96^s / 2 for s = 1 to t. From s = 900 on the factors are 1 in float64.
+_WARMING = np.cumprod(1 - 0.5 * 0.96 ** np.arange(1, 1000)).tolist()
+_WARMING.insert(0, 1.0)
+
+
+@dataclass(eq=False)
+class Nadam(Optimizer):
+    """Nadam (Dozat, 2016): `Adam` with Nesterov's look ahead.
+
+    With m and v as in `Adam`, ``u_t = beta_1 (1 - 0.96^t / 2)`` and U_t the product of u_1 to u_t, step t is ``p -= lr
+    (u_{t+1} m / (1 - U_{t+1}) + (1 - u_t) g / (1 - U_t)) / (sqrt(v / (1 - beta_2^t)) + epsilon)``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Default 0.001.
+    beta_1, beta_2 : float
+        Memory of the mean and of the mean square, in [0, 1).
+    epsilon : float
+        > 0; beside the root.
+
+    Examples
+    --------
+    >>> from elman.optimizers import Nadam
+    >>> Nadam().slot_names
+    ('momentum', 'velocity')
+    """
+
+    learning_rate: Rate = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.999
+    epsilon: float = 1e-7
+    kernel = kernels.nadam
+    slot_names = ("momentum", "velocity")
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        def u(t: int) -> float:
+            return self.beta_1 * (1 - 0.5 * 0.96**t)
+
+        def product(t: int) -> float:
+            return self.beta_1**t * _WARMING[min(t, len(_WARMING) - 1)]
+
+        of_mean = self.learning_rate * u(step + 1) / (1 - product(step + 1))
+        of_gradient = self.learning_rate * (1 - u(step)) / (1 - product(step))
+        correction = 1 / (1 - self.beta_2**step)
+        return of_mean, of_gradient, correction, 1 - self.beta_1, 1 - self.beta_2, self.epsilon
+
+
+@dataclass(eq=False)
+class Lion(Optimizer):
+    """Lion (Chen et al., 2023): ``p -= lr sign(beta_1 m + (1 - beta_1) g)``, then ``m = beta_2 m + (1 - beta_2) g``.
+
+    Parameters
+    ----------
+    learning_rate : float
+        Default 0.001; the size of every step.
+    beta_1 : float
+        Share of m in the sign, in (0, 1).
+    beta_2 : float
+        Memory of the mean, in [0, 1).
+
+    Examples
+    --------
+    >>> from elman.optimizers import Lion
+    >>> Lion().slot_names
+    ('momentum',)
+    """
+
+    learning_rate: Rate = 0.001
+    beta_1: float = 0.9
+    beta_2: float = 0.99
+    kernel = kernels.lion
+    slot_names = ("momentum",)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        registry.number("beta_1", self.beta_1, 0, open_low=True)
+
+    def numbers(self, step: int) -> tuple[float, ...]:
+        return self.learning_rate, self.beta_1, 1 - self.beta_1, 1 - self.beta_2
+
+
+OPTIMIZERS: dict[str, type[Optimizer]] = {
+    "sgd": SGD,
+    "adam": Adam,
+    "adamw": AdamW,
+    "rmsprop": RMSprop,
+    "adagrad": Adagrad,
+    "adadelta": Adadelta,
+    "adamax": Adamax,
+    "nadam": Nadam,
+    "lion": Lion,
+}
 """Optimizers by name. `get` also takes class names."""
 
 
@@ -184,4 +402,5 @@ def serialize(optimizer: Optimizer) -> dict[str, Any]:
     >>> serialize(SGD())["class_name"]
     'SGD'
     """
+    registry.registered("optimizer", optimizer, OPTIMIZERS)
     return registry.serialize(optimizer)

@@ -139,8 +139,9 @@ class _Frame:
         self.s = take("s", (steps + 1 if training else 2, cell.states, n), dtype)
         self.z = take("z", (steps if training else 1, cell.rows, n), dtype)
         self.y = take("y", (batch, 0 if training or not sequences else steps, owner.units), dtype)
+        # No reference back to the owner: a cycle would keep the buffers alive until the cyclic collector runs.
         self._backward: dict[tuple[int, bool], tuple] = {}
-        self._owner, self._shape = owner, (batch, steps)
+        self._shape = batch, steps
         by_unit = (*self.s.shape[:2], batch, plan.padded)
         states = self.s.reshape(by_unit)[..., : owner.units]
         self.initial = [states[0, k] for k in range(cell.states)]
@@ -148,16 +149,16 @@ class _Frame:
         self.outputs = states[1:, 0].transpose(1, 0, 2) if training else self.y
         self.version = owner.buffers.version
 
-    def backward_arrays(self, threads: int, *, input_gradient: bool) -> tuple:
+    def backward_arrays(self, owner: Recurrence, threads: int, *, input_gradient: bool) -> tuple:
         """d, dx, rt, wt, panel, sums, time block; per thread count, as the last three depend on it."""
         found = self._backward.get((threads, input_gradient))
         if found is None:
-            found = self._backward[threads, input_gradient] = self._make_backward(threads, input_gradient)
-            self.version = self._owner.buffers.version
+            found = self._backward[threads, input_gradient] = self._make_backward(owner, threads, input_gradient)
+            self.version = owner.buffers.version
         return found
 
-    def _make_backward(self, threads: int, input_gradient: bool) -> tuple:
-        owner, (batch, steps) = self._owner, self._shape
+    def _make_backward(self, owner: Recurrence, threads: int, input_gradient: bool) -> tuple:
+        batch, steps = self._shape
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
         columns = cell.gates * owner.units
         padded_inputs = -(-owner.inputs // plan.width) * plan.width if input_gradient else 0
@@ -341,7 +342,7 @@ class Tape:
         plan, s, z = r.plan, frame.s, frame.z
         threads = usable_threads() if frame.parallel else 1
         d, d_last, d_initial, dx, rt, wt, panel, sums, time_block = frame.backward_arrays(
-            threads, input_gradient=input_gradient
+            r, threads, input_gradient=input_gradient
         )
         kernel, recurrent, _ = self._parameters
         pack_threads = threads if frame.pack_parallel else 1

@@ -54,6 +54,13 @@ def resolve(argument: str, identifier: Any, table: Mapping[str, type], base: typ
     return known[choose(argument, identifier, known)]()
 
 
+def registered(argument: str, instance: Any, table: Mapping[str, type]) -> None:
+    """ValueError unless a file that names the class of `instance` can be read again."""
+    if type(instance) not in table.values():
+        name = type(instance).__name__
+        raise ValueError(f"{argument}: {name} is in no registry, so a saved model could not find it; register it first")
+
+
 def serialize(instance: Any) -> dict[str, Any]:
     """``{"class_name": …, "config": …}`` of an object with `get_config`; JSON can hold it."""
     return {"class_name": type(instance).__name__, "config": instance.get_config()}

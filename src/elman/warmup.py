@@ -154,7 +154,8 @@ def _optimizers(dtype: np.dtype) -> None:
                 optimizer.build(vector, np.array([0, vector.size]))
                 optimizer.apply(vector, np.zeros_like(vector))
         momentum = optimizers.SGD(momentum=0.9), optimizers.SGD(momentum=0.9, nesterov=True)
-        for optimizer in (*momentum, optimizers.RMSprop(momentum=0.9), optimizers.RMSprop(centered=True)):
+        amsgrad = optimizers.Adam(amsgrad=True)
+        for optimizer in (*momentum, amsgrad, optimizers.RMSprop(momentum=0.9), optimizers.RMSprop(centered=True)):
             optimizer.build(vector, np.array([0, vector.size]))
             optimizer.apply(vector, np.zeros_like(vector))
 

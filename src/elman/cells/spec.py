@@ -158,13 +158,17 @@ def _functions(cell: Cell, act: int, gate: int) -> Kernels:
     return Kernels(*map(Function, cell.kernels(act, gate), signatures))
 
 
+def _origin(cell: Cell) -> tuple[str, str]:
+    return cell.kernels.__module__, cell.kernels.__qualname__
+
+
 def register(cell: Cell) -> Cell:
     """Put `cell` into `CELLS`, so that ``RNN(cell=name)`` and the batteries of `elman.testing` find it.
 
     Parameters
     ----------
     cell : Cell
-        Its name must be new, or that of an equal cell.
+        Its name must be new, or that of an equal cell or of an earlier run of the same definition.
 
     Returns
     -------
@@ -182,7 +186,9 @@ def register(cell: Cell) -> Cell:
     >>> register(CELLS["gru"]).name
     'gru'
     """
-    if CELLS.get(cell.name, cell) != cell:
+    known = CELLS.get(cell.name, cell)
+    # The same definition run again, as in a notebook, replaces the old one.
+    if known != cell and _origin(known) != _origin(cell):
         raise ValueError(f"cell: the name {cell.name!r} is taken by another cell")
     CELLS[cell.name] = cell
     return cell

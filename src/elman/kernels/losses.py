@@ -65,6 +65,44 @@ def absolute(y, p, options, columns, lo, hi, losses, gradient):
 
 
 @loss_function
+def percentage(y, p, options, columns, lo, hi, losses, gradient):
+    """100 |e| / max(|y|, CLIP); derivative 0 at e = 0."""
+    low, hundred = options.dtype.type(CLIP), options.dtype.type(100)
+    for k in range(lo * columns, hi * columns):
+        e, size = p[k] - y[k], abs(y[k])
+        slope = hundred / (low if size < low else size)
+        losses[k] = slope * abs(e)
+        gradient[k] = slope if e > 0 else (-slope if e < 0 else e)
+
+
+@loss_function
+def squared_logarithmic(y, p, options, columns, lo, hi, losses, gradient):
+    """log((1 + q) / (1 + t))^2, q and t: p and y held at CLIP or more, derivative 0 below.
+
+    The logarithm of the ratio, not the difference of two: it keeps its relative accuracy where q comes close to t.
+    """
+    zero, one, low = options.dtype.type(0), options.dtype.type(1), options.dtype.type(CLIP)
+    for k in range(lo * columns, hi * columns):
+        q = low if p[k] < low else p[k]
+        t = low if y[k] < low else y[k]
+        e = np.log1p((q - t) / (one + t))
+        losses[k] = e * e
+        gradient[k] = zero if p[k] < low else (e + e) / (one + q)
+
+
+@loss_function
+def pinball(y, p, options, columns, lo, hi, losses, gradient):
+    """(1 - q) e where e > 0, else - q e; derivative 0 at e = 0. One q in options for all columns, or one for each."""
+    one, step = options.dtype.type(1), np.uint64(options.size > 1)
+    for i in range(lo, hi):
+        for c in range(columns):
+            k, q = i * columns + c, options[c * step]
+            e = p[k] - y[k]
+            losses[k] = (one - q) * e if e > 0 else -q * e
+            gradient[k] = one - q if e > 0 else (-q if e < 0 else e)
+
+
+@loss_function
 def huber(y, p, options, columns, lo, hi, losses, gradient):
     """e^2 / 2 up to |e| = delta = options[0], then delta |e| - delta^2 / 2: c e - c^2 / 2 with c = e clipped."""
     half, delta = options.dtype.type(0.5), options[0]
@@ -95,6 +133,41 @@ def log_cosh(y, p, options, columns, lo, hi, losses, gradient):
         m = expm1(limit if size > limit else size)
         losses[k] = np.log1p(half * m * (m / (m + one))) + over
         gradient[k] = tanh(e)
+
+
+@loss_function
+def poisson(y, p, options, columns, lo, hi, losses, gradient):
+    """Loss p - y log(p + CLIP)."""
+    one, low = options.dtype.type(1), options.dtype.type(CLIP)
+    for k in range(lo * columns, hi * columns):
+        q = p[k] + low
+        losses[k] = p[k] - y[k] * np.log(q)
+        gradient[k] = one - y[k] / q
+
+
+@loss_function
+def hinge(y, p, options, columns, lo, hi, losses, gradient):
+    """max(0, 1 - t p), t = -1 where y = 0, else y; derivative 0 at t p = 1."""
+    zero, one = options.dtype.type(0), options.dtype.type(1)
+    for k in range(lo * columns, hi * columns):
+        t = -one if y[k] == 0 else y[k]
+        m = one - t * p[k]
+        m = zero if m < 0 else m
+        losses[k] = m
+        # As in `absolute`: what is left is 0 or NaN.
+        gradient[k] = -t if m > 0 else m
+
+
+@loss_function
+def squared_hinge(y, p, options, columns, lo, hi, losses, gradient):
+    """max(0, 1 - t p)^2, t = -1 where y = 0, else y."""
+    zero, one = options.dtype.type(0), options.dtype.type(1)
+    for k in range(lo * columns, hi * columns):
+        t = -one if y[k] == 0 else y[k]
+        m = one - t * p[k]
+        m = zero if m < 0 else m
+        losses[k] = m * m
+        gradient[k] = -m * (t + t)
 
 
 @loss_function
@@ -211,6 +284,39 @@ def sparse_logits(y, p, options, columns, lo, hi, losses, gradient):
         hit = start + np.uint64(y[i])
         gradient[hit] -= one
         losses[i] = np.log(total) + (top - p[hit])
+
+
+@loss_function
+def divergence(y, p, options, columns, lo, hi, losses, gradient):
+    """sum_k t_k log(t_k / q_k), q = p held in [CLIP, 1], derivative 0 outside; t = y, at least CLIP."""
+    zero, one, low = options.dtype.type(0), options.dtype.type(1), options.dtype.type(CLIP)
+    for i in range(lo, hi):
+        start, loss = i * columns, zero
+        for k in range(start, start + columns):
+            t = low if y[k] < low else y[k]
+            q = low if p[k] < low else (one if p[k] > one else p[k])
+            loss += t * np.log(t / q)
+            gradient[k] = zero if p[k] < low or p[k] > one else -t / q
+        losses[i] = loss
+
+
+@loss_function
+def cosine(y, p, options, columns, lo, hi, losses, gradient):
+    """- y p / (|y| |p|), norms held at CLIP or more; derivative (p (y p) / |p|^2 - y) / (|y| |p|)."""
+    zero, low = options.dtype.type(0), options.dtype.type(CLIP)
+    for i in range(lo, hi):
+        start, dot, yy, pp = i * columns, zero, zero, zero
+        for k in range(start, start + columns):
+            dot += y[k] * p[k]
+            yy += y[k] * y[k]
+            pp += p[k] * p[k]
+        a, b = np.sqrt(yy), np.sqrt(pp)
+        # A norm that is held does not change with p.
+        along = zero if b < low else dot / pp
+        size = (low if a < low else a) * (low if b < low else b)
+        for k in range(start, start + columns):
+            gradient[k] = (along * p[k] - y[k]) / size
+        losses[i] = -dot / size
 
 
 # ---- driver ----------------------------------------------------------------------------------------------------

@@ -73,6 +73,72 @@ def adam(p, g, slots, hyper, lo, hi):
 
 
 @update_function
+def adam_amsgrad(p, g, slots, hyper, lo, hi):
+    """As `adam` with the greatest v so far, h, in place of v."""
+    alpha, a, b, epsilon, m, v, h = hyper[1], hyper[2], hyper[3], hyper[4], slots[0], slots[1], slots[2]
+    for k in range(lo, hi):
+        m[k] += a * (g[k] - m[k])
+        v[k] += b * (g[k] * g[k] - v[k])
+        h[k] = h[k] if h[k] >= v[k] else v[k]
+        p[k] -= alpha * m[k] / (np.sqrt(h[k]) + epsilon)
+
+
+@update_function
+def nadam(p, g, slots, hyper, lo, hi):
+    """m += a (g - m); v += b (g^2 - v); p -= (x m + y g) / (sqrt(z v) + epsilon)."""
+    x, y, z, a, b, epsilon = hyper[1], hyper[2], hyper[3], hyper[4], hyper[5], hyper[6]
+    m, v = slots[0], slots[1]
+    for k in range(lo, hi):
+        m[k] += a * (g[k] - m[k])
+        v[k] += b * (g[k] * g[k] - v[k])
+        p[k] -= (x * m[k] + y * g[k]) / (np.sqrt(z * v[k]) + epsilon)
+
+
+@update_function
+def adamax(p, g, slots, hyper, lo, hi):
+    """m += a (g - m); u = max(beta_2 u, |g|); p -= alpha m / (u + epsilon)."""
+    alpha, a, beta_2, epsilon, m, u = hyper[1], hyper[2], hyper[3], hyper[4], slots[0], slots[1]
+    for k in range(lo, hi):
+        m[k] += a * (g[k] - m[k])
+        faded, size = beta_2 * u[k], np.abs(g[k])
+        u[k] = faded if faded >= size else size
+        p[k] -= alpha * m[k] / (u[k] + epsilon)
+
+
+@update_function
+def adagrad(p, g, slots, hyper, lo, hi):
+    """v += g^2; p -= lr g / sqrt(v + epsilon)."""
+    lr, epsilon, v = hyper[1], hyper[2], slots[0]
+    for k in range(lo, hi):
+        v[k] += g[k] * g[k]
+        p[k] -= lr * g[k] / np.sqrt(v[k] + epsilon)
+
+
+@update_function
+def adadelta(p, g, slots, hyper, lo, hi):
+    """v += a (g^2 - v); d = g sqrt(s + epsilon) / sqrt(v + epsilon); s += a (d^2 - s); p -= lr d."""
+    lr, a, epsilon, v, s = hyper[1], hyper[2], hyper[3], slots[0], slots[1]
+    for k in range(lo, hi):
+        v[k] += a * (g[k] * g[k] - v[k])
+        d = g[k] * np.sqrt(s[k] + epsilon) / np.sqrt(v[k] + epsilon)
+        s[k] += a * (d * d - s[k])
+        p[k] -= lr * d
+
+
+@update_function
+def lion(p, g, slots, hyper, lo, hi):
+    """p -= lr sign(beta_1 m + a g); m += b (g - m). The sign of NaN is NaN."""
+    lr, beta_1, a, b, m = hyper[1], hyper[2], hyper[3], hyper[4], slots[0]
+    zero, one = hyper.dtype.type(0), hyper.dtype.type(1)
+    for k in range(lo, hi):
+        c = beta_1 * m[k] + a * g[k]
+        sign = one if c > zero else c
+        sign = -one if c < zero else sign
+        m[k] += b * (g[k] - m[k])
+        p[k] -= lr * sign
+
+
+@update_function
 def rmsprop(p, g, slots, hyper, lo, hi):
     """v += a (g^2 - v); p -= lr g / sqrt(v + epsilon)."""
     lr, a, epsilon, v = hyper[1], hyper[2], hyper[3], slots[0]

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, fields
 from typing import Any, ClassVar
 
 import numpy as np
 
 from elman import checks, initializers
-from elman.cells import Cell
+from elman.cells import CELLS, Cell
 from elman.parameters import ParameterVector, Spec
 
 LAYERS: dict[str, type[Layer]] = {}
@@ -40,13 +41,19 @@ class Layer(ABC):
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        if not cls.__name__.startswith("_"):
-            LAYERS[cls.__name__] = cls
+        taken = LAYERS.get(cls.__name__)
+        if taken is not None and taken.__module__ != cls.__module__:
+            raise ValueError(
+                f"layer: a class {cls.__name__!r} exists in {taken.__module__}, and saved models find layers by name; "
+                "choose another name"
+            )
+        LAYERS[cls.__name__] = cls
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
-        self.owner: Any = None  # the model that holds the parameters
+        self.owner: Callable[[], Any] | None = None  # weak reference to the model that holds the parameters
+        self.lock = threading.RLock()  # memory of a call is reused by the next: one at a time
         self.parameters: list[np.ndarray] = []
         self.gradients: list[np.ndarray] = []
 
@@ -90,7 +97,9 @@ class Layer(ABC):
 
     def __call__(self, x: np.ndarray) -> np.ndarray:
         """Run the layer on x (batch, *shape) and return a new array."""
-        return np.array(self.forward(self._called(x), training=False))
+        x = self._called(x)
+        with self.lock:
+            return np.array(self.forward(x, training=False))
 
     def _called(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x)
@@ -109,6 +118,13 @@ class Layer(ABC):
         except ValueError:
             return shape
         return free
+
+    def inner(self) -> tuple[Layer, ...]:
+        """The layers this one holds."""
+        return ()
+
+    def __reduce__(self) -> tuple:
+        return _remake, (type(self), self.get_config(), self.shape, getattr(self, "dtype", None), self.get_weights())
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the parameters."""
@@ -132,6 +148,15 @@ class Layer(ABC):
         return cls(**config)
 
 
+def _remake(cls: type[Layer], config: dict, shape: Shape | None, dtype: np.dtype | None, weights: list) -> Layer:
+    """The copy that `copy` and `pickle` make of a layer, with parameters of its own."""
+    layer = cls.from_config(config)
+    if shape is not None:
+        layer.build_alone(shape, dtype)
+        layer.set_weights(weights)
+    return layer
+
+
 def serialize(layer: Layer) -> dict[str, Any]:
     """Class name and configuration of a layer, as JSON values."""
     return {"class_name": type(layer).__name__, "config": layer.get_config()}
@@ -147,6 +172,8 @@ def _plain(value: Any) -> Any:
     if isinstance(value, Layer):
         return serialize(value)
     if isinstance(value, Cell):
+        if CELLS.get(value.name) is not value:
+            raise ValueError(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
         return value.name
     if isinstance(value, initializers.Initializer):
         return initializers.serialize(value)
@@ -174,11 +201,8 @@ def assign(targets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None
     if len(weights) != len(targets):
         raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
     checked = [
-        checks.shaped(f"weights[{k}]", w, t.shape, t.dtype)
+        np.array(checks.shaped(f"weights[{k}]", w, t.shape, t.dtype))  # copies: they may be views of the targets
         for k, (w, t) in enumerate(zip(weights, targets, strict=True))
     ]
     for target, value in zip(targets, checked, strict=True):
         target[...] = value
-
-
-__all__ = ["LAYERS", "Layer", "Shape", "assign", "check_shape", "deserialize", "display", "field", "serialize"]

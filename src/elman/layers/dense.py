@@ -57,6 +57,7 @@ class Dense(Layer):
         super().__post_init__()
         self.units = checks.integer("units", self.units)
         self.activation = checks.choose("activation", self.activation or "linear", ACTIVATION_NAMES)
+        self.use_bias = checks.flag("use_bias", self.use_bias)
         self.kernel_initializer = initializers.get(self.kernel_initializer)
         self.bias_initializer = initializers.get(self.bias_initializer)
 
@@ -84,10 +85,11 @@ class Dense(Layer):
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         """(B, F) to (B, O) or (B, T, F) to (B, T, O)."""
-        self._tape = self._map.forward(
+        tape = self._map.forward(
             x[:, None] if x.ndim == 2 else x, self._arguments, None, training=training, sequences=True
         )
-        y = self._tape.outputs[:, 0] if x.ndim == 2 else self._tape.outputs
+        self._tape = tape if training else None
+        y = tape.outputs[:, 0] if x.ndim == 2 else tape.outputs
         if self.activation == "softmax":
             y = self._probabilities = softmax_forward(y)
         return y

@@ -1,9 +1,9 @@
-"""Recurrent layers, thin over `elman.functional`."""
+"""Recurrent layers: configuration and parameters around `elman.recurrence`, as `elman.functional` is."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 import numpy as np
@@ -82,6 +82,9 @@ class RNN(Layer):
         )
         for option in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             setattr(self, option, initializers.get(getattr(self, option)))
+        for option in fields(self):
+            if isinstance(option.default, bool):
+                setattr(self, option.name, checks.flag(option.name, getattr(self, option.name)))
         get(self.cell)
 
     def _cell(self) -> Cell:
@@ -91,7 +94,8 @@ class RNN(Layer):
         """(T, I) to (T, H), or to (H,) without `return_sequences`."""
         if len(shape) != 2 or shape[1] is None:
             raise ValueError(
-                f"layer {self.name or type(self).__name__}: a recurrent layer takes (time, features), got {shape}"
+                f"layer {self.name or type(self).__name__}: a recurrent layer takes (time, features), got {shape}; "
+                "one below it needs return_sequences=True"
             )
         return (shape[0], self.units) if self.return_sequences else (self.units,)
 
@@ -182,9 +186,10 @@ class RNN(Layer):
                 checks.shaped(f"initial_state[{k}]", v, (x.shape[0], self.units), self.dtype)
                 for k, v in enumerate(states)
             ]
-        tape = self._run(x, initial_state, training=False)
-        output = self._output(tape).copy()
-        return [output, *(v.copy() for v in tape.state)] if self.return_state else output
+        with self.lock:
+            tape = self._run(x, initial_state, training=False)
+            output = self._output(tape).copy()
+            return [output, *(v.copy() for v in tape.state)] if self.return_state else output
 
 
 @dataclass(eq=False)

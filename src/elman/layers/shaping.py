@@ -154,6 +154,10 @@ class TimeDistributed(Layer):
         if not isinstance(self.layer, Layer):
             raise TypeError(f"layer: expected a layer, got {type(self.layer).__name__}")
 
+    def inner(self) -> tuple[Layer, ...]:
+        """The wrapped layer, and what that holds."""
+        return (self.layer, *self.layer.inner())
+
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(T, *output of the layer)."""
         if len(shape) < 2:

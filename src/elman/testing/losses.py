@@ -9,6 +9,15 @@ import numpy as np
 
 from elman.jit import maximum_threads
 from elman.loss import Loss
+from elman.losses import (
+    CosineSimilarity,
+    Hinge,
+    KLDivergence,
+    MeanSquaredLogarithmicError,
+    Poisson,
+    Quantile,
+    SquaredHinge,
+)
 from elman.testing.compare import check_close, check_derivative, check_same_bits, norm_of, random_direction
 from elman.threads import num_threads
 
@@ -23,6 +32,9 @@ _PARALLEL_SIZE = (120_001, 2)
 def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> tuple[np.ndarray, np.ndarray]:
     """Targets and outputs that suit a loss: probabilities where it has ``from_logits=False``, labels where it says so.
 
+    The losses of the registry that take other numbers than these, or normal ones, get what they are made for; there are
+    as many columns as quantiles, and at least two for an angle.
+
     Examples
     --------
     >>> from elman.losses import MeanSquaredError
@@ -30,9 +42,18 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
     >>> y.shape, p.shape
     ((4, 2), (4, 2))
     """
-    crossentropy = hasattr(loss, "from_logits")
     shape = n, columns
-    probability = crossentropy and not loss.from_logits
+    if isinstance(loss, (MeanSquaredLogarithmicError, Poisson)):
+        return 3 * rng.uniform(size=shape), rng.uniform(0.1, 3, shape)
+    if isinstance(loss, (Hinge, SquaredHinge)):
+        return rng.integers(0, 2, shape).astype(np.float64), 2 * rng.standard_normal(shape)
+    if isinstance(loss, Quantile) and len(loss.quantiles) > 1:
+        shape = n, len(loss.quantiles)
+    if isinstance(loss, CosineSimilarity):
+        # Of one value the derivative is 0, and nothing but rounding remains to compare.
+        shape = n, max(columns, 2)
+    crossentropy = hasattr(loss, "from_logits") or isinstance(loss, KLDivergence)
+    probability = crossentropy and not getattr(loss, "from_logits", False)
     p = rng.uniform(0.05, 0.95, shape) if probability else 2 * rng.standard_normal(shape)
     if loss.labels:
         return rng.integers(0, columns, n), p
@@ -76,7 +97,7 @@ def check_loss(
         rng = np.random.default_rng([seed, n, columns])
         y, p = made(rng, n, columns)
         for w in (None, rng.uniform(0.1, 2, n)):
-            name = f"{loss}, {n} rows of {columns}, {'no ' if w is None else ''}weights"
+            name = f"{loss}, {n} rows of {p.shape[1]}, {'no ' if w is None else ''}weights"
             _check_value(name, loss, y, p, w)
             _check_gradient(name, loss, y, p, w, rng)
             _check_float32(name, loss, y, p, w)

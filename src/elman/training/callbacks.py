@@ -7,7 +7,7 @@ from typing import Any
 
 Logs = dict[str, float]
 
-_HOOKS = [
+HOOKS = [
     f"on_{where}_{when}"
     for where in ("train", "test", "predict", "epoch", "train_batch", "test_batch", "predict_batch")
     for when in ("begin", "end")
@@ -28,6 +28,16 @@ class Callback:
         The model in training.
     params : dict
         "epochs", "steps" and "verbose".
+    validation_freq : int
+        `fit` validates every so many epochs; 0 where it does not.
+
+    Notes
+    -----
+    A hook that raises ends `fit` at once, and the error reaches the caller. The weights and the state of the optimizer
+    are then those after the last batch that was finished, so that a `fit` with ``initial_epoch`` goes on from there. No
+    further hook is called, `on_train_end` neither: what it would do, such as restoring weights, would hide the state
+    that led to the error. A callback should therefore hold nothing open between two hooks. After an interrupt from
+    the keyboard no hook is called either.
 
     Examples
     --------
@@ -45,6 +55,7 @@ class Callback:
 
     model: Any = None
     params: dict[str, Any] | None = None
+    validation_freq: int = 0
 
     def set_model(self, model: Any) -> None:
         """Called once before training."""
@@ -59,7 +70,7 @@ def _nothing(self: Callback, *args: Any) -> None:
     """Do nothing."""
 
 
-for _name in _HOOKS:
+for _name in HOOKS:
     setattr(Callback, _name, _nothing)
 
 
@@ -94,14 +105,16 @@ class History(Callback):
 
 
 class Hooks:
-    """Calls a hook on all callbacks that override it."""
+    """Calls a hook on all callbacks that override it, in their class or, as `LambdaCallback`, in the instance."""
 
     def __init__(
         self, callbacks: Iterable[Callback] | None, model: Any, params: dict[str, Any], first: Iterable[Callback] = ()
     ) -> None:
         if not isinstance(callbacks, (Iterable, type(None))):
             raise TypeError(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
-        self._callbacks = [*first, *(callbacks or [])]
+        given = [*first, *(callbacks or [])]
+        # History comes last: others add to the logs of an epoch, such as its learning rate.
+        self._callbacks = sorted(given, key=lambda callback: isinstance(callback, History))
         for callback in self._callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(
@@ -111,9 +124,14 @@ class Hooks:
             callback.set_model(model)
             callback.set_params(params)
         self._by_hook = {
-            name: [getattr(c, name) for c in self._callbacks if getattr(type(c), name) is not _nothing]
-            for name in _HOOKS
+            name: [m for m in (getattr(c, name) for c in self._callbacks) if getattr(m, "__func__", m) is not _nothing]
+            for name in HOOKS
         }
+
+    def announce_validation(self, every: int) -> None:
+        """Tell all callbacks that the fit to come validates every so many epochs, 0 for never."""
+        for callback in self._callbacks:
+            callback.validation_freq = every
 
     def wants(self, hook: str) -> bool:
         """Whether any callback overrides `hook`."""

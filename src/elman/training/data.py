@@ -139,6 +139,7 @@ def prepare(
     weights = row_weights(sample_weight, output_shape, f"{prefix}sample_weight")
     if weights is not None:
         weights = weights.reshape(output_shape[:-1])
+        check_rows(f"{prefix}sample_weight", weights, dtype)
     if y.dtype.itemsize > dtype.itemsize:  # finite it is, but perhaps not in the model's dtype
         check_rows(f"{prefix}y", y, dtype)
     return Rows(x, y, weights, dtype, labels=loss.labels)

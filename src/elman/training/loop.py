@@ -20,6 +20,7 @@ class Trainable(Protocol):
     """What the loops need of a model."""
 
     stop_training: bool
+    lock: Any
 
     def train_step(self, x: np.ndarray, y: np.ndarray, w: np.ndarray | None) -> tuple[float, np.ndarray]:
         """One update; loss and outputs (rows, O)."""
@@ -114,7 +115,7 @@ def plan(
         batch_size=size,
         epochs=checks.integer("epochs", epochs, 0),
         initial_epoch=checks.integer("initial_epoch", initial_epoch, 0),
-        shuffle=bool(shuffle),
+        shuffle=checks.flag("shuffle", shuffle),
         steps=count_steps("steps_per_epoch", n, size, steps_per_epoch),
         verbose=check_verbose(verbose),
         validation_batch_size=validation_size,
@@ -129,6 +130,7 @@ def fit(
 ) -> None:  # fmt: skip
     """Train epoch by epoch."""
     model.stop_training = False
+    hooks.announce_validation(0 if validation is None else plan.validation_freq)
     hooks.call("on_train_begin", {})
     logs: Logs = {}
     for epoch in range(plan.initial_epoch, plan.epochs):
@@ -156,8 +158,9 @@ def _train_epoch(
     for k, (x, y, w) in enumerate(rows.batches(plan.batch_size, order, plan.steps)):
         if before:
             hooks.call("on_train_batch_begin", k, {})
-        loss, outputs = model.train_step(x, y, w)
-        scores.add(loss, len(x), y, outputs, w)
+        with model.lock:
+            loss, outputs = model.train_step(x, y, w)
+            scores.add(loss, len(x), y, outputs, w)
         progress.step(k + 1, scores.loss)
         if after:
             hooks.call("on_train_batch_end", k, scores.logs())
@@ -173,8 +176,9 @@ def evaluate(
     hooks.call("on_test_begin", {})
     for k, (x, y, w) in enumerate(rows.batches(batch_size, None, steps)):
         hooks.call("on_test_batch_begin", k, {})
-        loss, outputs = model.test_step(x, y, w)
-        scores.add(loss, len(x), y, outputs, w)
+        with model.lock:
+            loss, outputs = model.test_step(x, y, w)
+            scores.add(loss, len(x), y, outputs, w)
         if hooks.wants("on_test_batch_end"):
             hooks.call("on_test_batch_end", k, scores.logs())
     logs = scores.logs(prefix)
@@ -188,10 +192,11 @@ def predict(model: Trainable, rows: Rows, batch_size: int, steps: int, hooks: Ho
     count, outputs = min(len(rows), steps * batch_size), None
     for k, (x, _, _) in enumerate(rows.batches(batch_size, None, steps)):
         hooks.call("on_predict_batch_begin", k, {})
-        part = model.predict_step(x)
-        if outputs is None:
-            outputs = np.empty((count, *part.shape[1:]), part.dtype)
-        outputs[k * batch_size : k * batch_size + len(part)] = part
+        with model.lock:
+            part = model.predict_step(x)
+            if outputs is None:
+                outputs = np.empty((count, *part.shape[1:]), part.dtype)
+            outputs[k * batch_size : k * batch_size + len(part)] = part
         hooks.call("on_predict_batch_end", k, {})
     hooks.call("on_predict_end", {})
     return outputs

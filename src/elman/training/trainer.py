@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import math
+import threading
+import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class Trainer(ABC):
 
     def __init__(self, seed: int | None) -> None:
         self._buffers = Buffers()
+        self.lock = threading.RLock()  # one batch at a time: its memory is the next one's
         self._shuffle = np.random.default_rng(None if seed is None else [seed, 1])
 
     # ---- what a model defines
@@ -138,13 +140,15 @@ class Trainer(ABC):
         if loss is None:
             raise ValueError("loss: expected a loss or its name, got None")
         chosen = optimizers.get(optimizer), losses.get(loss)
-        if chosen[0].owner not in (None, self):
+        owner = chosen[0].owner and chosen[0].owner()
+        if owner is not None and owner is not self:
             raise ValueError(f"optimizer: this {type(chosen[0]).__name__} trains another model; make a second one")
-        weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -math.inf)
+        limit = float(np.finfo(self.dtype).max)
+        weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -limit, limit)
         names = loop.metric_list("metrics", metrics), loop.metric_list("weighted_metrics", weighted_metrics)
         loop.make_scores(names, chosen[1], (1,))  # refuses unknown names
         self.optimizer, self.loss = chosen
-        self.optimizer.owner = self
+        self.optimizer.owner = weakref.ref(self)
         self._loss_weight, self._metric_names = weight, names
         self._scores: loop.Scores | None = None
         self._optimizer_ready = False
@@ -152,10 +156,7 @@ class Trainer(ABC):
     def get_compile_config(self) -> dict[str, Any]:
         """The arguments of `compile` as JSON values; ValueError if the model is not compiled."""
         loss = self._compiled()
-
-        def plain(metric: Any) -> Any:
-            return metric if isinstance(metric, str) else metrics.serialize(metrics.get(metric))
-
+        plain = lambda m: m if isinstance(m, str) else metrics.serialize(metrics.get(m))
         return {
             "optimizer": optimizers.serialize(self.optimizer),
             "loss": losses.serialize(loss),
@@ -170,12 +171,10 @@ class Trainer(ABC):
         return self.loss
 
     def _ready(self, x: np.ndarray) -> loop.Scores:
-        """Parameters, optimizer and metrics for data that were checked."""
+        """Parameters and optimizer for data that were checked, and metrics of their own: a callback may evaluate."""
         self._build_for(x)
         self._ready_optimizer()
-        if self._scores is None:
-            self._scores = loop.make_scores(self._metric_names, self.loss, self.output_shape)
-        return self._scores
+        return loop.make_scores(self._metric_names, self.loss, self.output_shape)
 
     def _ready_optimizer(self) -> None:
         if not self._optimizer_ready:
@@ -274,8 +273,7 @@ class Trainer(ABC):
             initial_epoch, steps_per_epoch, validation_steps, validation_batch_size, validation_freq,
         )  # fmt: skip
         history = History()
-        parameters = {"epochs": plan.epochs, "steps": plan.steps, "verbose": plan.verbose}
-        history.params = parameters
+        history.params = parameters = {"epochs": plan.epochs, "steps": plan.steps, "verbose": plan.verbose}
         return Hooks(callbacks, self, parameters, first=[history]), rows, validation, plan, history
 
     def evaluate(
@@ -374,12 +372,15 @@ class Trainer(ABC):
         return self._on_batch(self.test_step, self._rows(x, y, sample_weight), return_dict=return_dict)
 
     def _on_batch(self, step: Callable, rows: Rows, *, return_dict: bool) -> Any:
-        scores = self._ready(rows.x)
-        scores.reset()
+        if self._scores is None:
+            self._scores = self._ready(rows.x)
+        scores = self._scores
         x, y, w = next(rows.batches(len(rows)))
-        loss, outputs = step(x, y, w)
-        scores.add(loss, len(x), y, outputs, w)
-        return loop.results(scores.logs(), return_dict=return_dict)
+        with self.lock:
+            scores.reset()
+            loss, outputs = step(x, y, w)
+            scores.add(loss, len(x), y, outputs, w)
+            return loop.results(scores.logs(), return_dict=return_dict)
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Outputs for one batch; see `predict`."""
@@ -414,5 +415,6 @@ class Trainer(ABC):
         """
         rows = self._rows(x, y, sample_weight)
         self._build_for(rows.x)
-        self._loss_and_gradients(*next(rows.batches(len(rows))))
-        return [g.copy() for g in self._vector.views(self._vector.gradients)]
+        with self.lock:
+            self._loss_and_gradients(*next(rows.batches(len(rows))))
+            return [g.copy() for g in self._vector.views(self._vector.gradients)]

@@ -1,9 +1,4 @@
-"""Losses: what training minimises, with exact gradients. The registry is `LOSSES`.
-
-A loss is a frozen dataclass: its fields are its options, `Loss.kernel` its compiled arithmetic, `Loss.reference` the
-same formula in NumPy for tests. Names, defaults and formulas are Keras's. The value of a batch is ``sum_i w_i l_i / n``
-over its n rows (samples times steps), never divided by the sum of the weights.
-"""
+"""Losses of classes and of probabilities."""
 
 from __future__ import annotations
 
@@ -15,23 +10,7 @@ import numpy as np
 from elman import registry
 from elman.jit import Function
 from elman.kernels import losses as kernels
-from elman.loss import Loss, align, row_weights
-
-__all__ = [
-    "LOSSES",
-    "BinaryCrossentropy",
-    "CategoricalCrossentropy",
-    "Huber",
-    "LogCosh",
-    "Loss",
-    "MeanAbsoluteError",
-    "MeanSquaredError",
-    "SparseCategoricalCrossentropy",
-    "align",
-    "get",
-    "row_weights",
-    "serialize",
-]
+from elman.loss import Loss, within
 
 
 def _clipped(p: np.ndarray) -> np.ndarray:
@@ -42,91 +21,6 @@ def _clipped(p: np.ndarray) -> np.ndarray:
 def _log_softmax(x: np.ndarray) -> np.ndarray:
     shifted = x - x.max(axis=-1, keepdims=True)
     return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-@dataclass(frozen=True)
-class MeanSquaredError(Loss):
-    """Mean over the outputs of ``(p - y)^2``.
-
-    Examples
-    --------
-    >>> from elman.losses import MeanSquaredError
-    >>> MeanSquaredError()([[1.0], [2.0]], [[1.5], [2.0]])
-    0.125
-    """
-
-    aliases = ("mse",)
-    kernel = kernels.squared
-
-    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-        return ((y_pred - y_true) ** 2).mean(axis=-1)
-
-
-@dataclass(frozen=True)
-class MeanAbsoluteError(Loss):
-    """Mean over the outputs of ``|p - y|``; the derivative at 0 is 0.
-
-    Examples
-    --------
-    >>> from elman.losses import MeanAbsoluteError
-    >>> MeanAbsoluteError()([[1.0], [2.0]], [[1.5], [2.0]])
-    0.25
-    """
-
-    aliases = ("mae",)
-    kernel = kernels.absolute
-
-    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-        return np.abs(y_pred - y_true).mean(axis=-1)
-
-
-@dataclass(frozen=True)
-class Huber(Loss):
-    """Mean of ``e^2 / 2`` where ``|e| <= delta``, else ``delta |e| - delta^2 / 2``, with ``e = p - y`` (Huber, 1964).
-
-    Parameters
-    ----------
-    delta : float
-        Where the square turns into a line; > 0, in the unit of y.
-
-    Examples
-    --------
-    >>> from elman.losses import Huber
-    >>> Huber(delta=2.0)([[0.0]], [[3.0]])
-    4.0
-    """
-
-    delta: float = 1.0
-    kernel = kernels.huber
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "delta", registry.number("delta", self.delta, 0, open_low=True))
-
-    def options(self) -> tuple[float, ...]:
-        return (self.delta,)
-
-    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-        e = np.abs(y_pred - y_true)
-        return np.where(e <= self.delta, 0.5 * e**2, self.delta * e - 0.5 * self.delta**2).mean(axis=-1)
-
-
-@dataclass(frozen=True)
-class LogCosh(Loss):
-    """Mean of ``log(cosh(p - y))``: half the square for small errors, ``|e| - log(2)`` for large ones; never overflows.
-
-    Examples
-    --------
-    >>> from elman.losses import LogCosh
-    >>> round(LogCosh()([[0.0]], [[1000.0]]), 3)
-    999.307
-    """
-
-    aliases = ("logcosh",)
-    kernel = kernels.log_cosh
-
-    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
-        e = y_pred - y_true
-        return (e + np.logaddexp(0, -2 * e) - np.log(2)).mean(axis=-1)
 
 
 def _check_smoothing(loss: Any) -> None:
@@ -174,9 +68,7 @@ class BinaryCrossentropy(Loss):
         return (self.label_smoothing,)
 
     def _check_values(self, name: str, y: np.ndarray) -> None:
-        low, high = y.min(), y.max()
-        if low < 0 or high > 1:
-            raise ValueError(f"{name}: targets of binary crossentropy must lie in [0, 1], these span [{low}, {high}]")
+        within(name, y, "binary crossentropy", 0, 1)
 
     def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         t = y_true * (1 - self.label_smoothing) + 0.5 * self.label_smoothing
@@ -262,46 +154,85 @@ class SparseCategoricalCrossentropy(Loss):
         return CategoricalCrossentropy(self.from_logits).reference(one_hot, y_pred)
 
 
-LOSSES: dict[str, type[Loss]] = {
-    "mean_squared_error": MeanSquaredError,
-    "mean_absolute_error": MeanAbsoluteError,
-    "huber": Huber,
-    "log_cosh": LogCosh,
-    "binary_crossentropy": BinaryCrossentropy,
-    "categorical_crossentropy": CategoricalCrossentropy,
-    "sparse_categorical_crossentropy": SparseCategoricalCrossentropy,
-}
-"""Losses by name. `get` also takes class names and aliases such as "mse" or "MSE"."""
+@dataclass(frozen=True)
+class KLDivergence(Loss):
+    """``sum_k y_k log(y_k / p_k)`` over the O classes of a row; y and p distributions (Kullback and Leibler, 1951).
 
+    Both are held in [1e-7, 1]; for outputs outside, the gradient is 0. Outputs are not divided by their sum.
 
-def get(identifier: Any) -> Loss:
-    """Loss for a name, a `Loss` (returned as it is), a class, or a dict from `serialize`.
-
-    Raises
-    ------
-    TypeError
-        If `identifier` is of another kind.
-    ValueError
-        If the name is unknown, with the nearest valid one, or a config does not fit.
+    Notes
+    -----
+    Targets outside [0, 1] are refused; Keras takes them silently.
 
     Examples
     --------
-    >>> from elman.losses import get
-    >>> get("mse")
-    MeanSquaredError()
-    >>> get({"class_name": "Huber", "config": {"delta": 2.0}})
-    Huber(delta=2.0)
+    >>> from elman.losses import KLDivergence
+    >>> round(KLDivergence()([[0.5, 0.5]], [[0.25, 0.75]]), 4)
+    0.1438
     """
-    return registry.resolve("loss", identifier, LOSSES, Loss)
+
+    aliases = ("kld",)
+    elementwise = False
+    kernel = kernels.divergence
+
+    def _check_values(self, name: str, y: np.ndarray) -> None:
+        within(name, y, "the Kullback-Leibler divergence", 0, 1)
+
+    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        t, q = (np.clip(v, v.dtype.type(kernels.CLIP), 1) for v in (y_true, y_pred))
+        return (t * (np.log(t) - np.log(q))).sum(axis=-1)
 
 
-def serialize(loss: Loss) -> dict[str, Any]:
-    """Dict that JSON can hold and `get` turns back into an equal loss.
+def _check_signs(name: str, y: np.ndarray) -> None:
+    """Refuse targets that are neither all -1 or 1 nor all 0 or 1: in a mixture, a 0 could mean two things."""
+    one = y == 1
+    if not ((one | (y == 0)).all() or (one | (y == -1)).all()):
+        raise ValueError(f"{name}: targets of a hinge must be all -1 or 1, or all 0 or 1, got {np.unique(y)[:5]}")
+
+
+def _signs(y: np.ndarray) -> np.ndarray:
+    return np.where(y == 0, -1, y)
+
+
+@dataclass(frozen=True)
+class Hinge(Loss):
+    """Mean over the outputs of ``max(0, 1 - y p)``, y = -1 or 1; the derivative at y p = 1 is 0.
+
+    Notes
+    -----
+    Targets may be 0 and 1: 0 means -1. Others are refused; Keras takes them silently.
 
     Examples
     --------
-    >>> from elman.losses import Huber, serialize
-    >>> serialize(Huber())
-    {'class_name': 'Huber', 'config': {'delta': 1.0}}
+    >>> from elman.losses import Hinge
+    >>> Hinge()([[1.0], [-1.0]], [[0.5], [-2.0]])
+    0.25
     """
-    return registry.serialize(loss)
+
+    kernel = kernels.hinge
+
+    def _check_values(self, name: str, y: np.ndarray) -> None:
+        _check_signs(name, y)
+
+    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        return np.maximum(0, 1 - _signs(y_true) * y_pred).mean(axis=-1)
+
+
+@dataclass(frozen=True)
+class SquaredHinge(Loss):
+    """Mean over the outputs of ``max(0, 1 - y p)^2``; targets as in `Hinge`.
+
+    Examples
+    --------
+    >>> from elman.losses import SquaredHinge
+    >>> SquaredHinge()([[1.0], [0.0]], [[0.5], [-2.0]])
+    0.125
+    """
+
+    kernel = kernels.squared_hinge
+
+    def _check_values(self, name: str, y: np.ndarray) -> None:
+        _check_signs(name, y)
+
+    def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
+        return (np.maximum(0, 1 - _signs(y_true) * y_pred) ** 2).mean(axis=-1)
