@@ -140,7 +140,7 @@ class Layer(ABC):
 
     def get_config(self) -> dict[str, Any]:
         """The configuration as JSON values; ``type(layer).from_config(config)`` gives an equal unbuilt layer."""
-        return {f.name: _plain(getattr(self, f.name)) for f in fields(self)}
+        return {f.name: _plain(getattr(self, f.name)) for f in fields(self) if f.init}
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> Layer:

@@ -208,10 +208,6 @@ class SimpleRNN(RNN):
 
     cell: str | Cell = field(default="simple", init=False, repr=False)
 
-    def get_config(self) -> dict[str, Any]:
-        """As in `Layer`; the cell is implied."""
-        return _without_cell(super().get_config())
-
 
 @dataclass(eq=False)
 class LSTM(RNN):
@@ -245,10 +241,6 @@ class LSTM(RNN):
             bias[gate * self.units : (gate + 1) * self.units] = 1
         return bias
 
-    def get_config(self) -> dict[str, Any]:
-        """As in `Layer`; the cell is implied."""
-        return _without_cell(super().get_config())
-
 
 @dataclass(eq=False)
 class GRU(RNN):
@@ -273,11 +265,3 @@ class GRU(RNN):
 
     def _cell(self) -> Cell:
         return CELLS["gru" if self.reset_after else "gru_reset_before"]
-
-    def get_config(self) -> dict[str, Any]:
-        """As in `Layer`; the cell is implied."""
-        return _without_cell(super().get_config())
-
-
-def _without_cell(config: dict[str, Any]) -> dict[str, Any]:
-    return {k: v for k, v in config.items() if k != "cell"}
