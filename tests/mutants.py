@@ -15,10 +15,10 @@ from functools import partial
 
 import numpy as np
 
-from elman.cells import CELLS
+from elman.cells import CELLS, layer_norm
 from elman.jit import DISABLED, Function
 from elman.kernels import losses as loss_kernels
-from elman.kernels import pointwise
+from elman.kernels import pointwise, scan, skips
 from elman.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -37,11 +37,12 @@ from elman.losses import (
     SquaredHinge,
 )
 from elman.testing import losses as loss_battery
-from elman.testing.cells import Problem, check_cell_gradients
+from elman.testing.cells import Path, Problem, check_cell_gradients, check_values
 from elman.testing.compare import check_close, check_derivative
+from elman.testing.exact import Runner
 
 # Names never exchanged for another: arrays, loop variables, modules.
-FIXED = ("j", "z", "lo", "hi", "np")
+FIXED = ("j", "z", "w", "dw", "at", "lo", "hi", "np")
 OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast.Mult}
 LIMITS = "zero, half, one, limit = (options.dtype.type(0), options.dtype.type(0.5), options.dtype.type(1), "
 # Mutants that compute the same numbers, with the reason.
@@ -62,6 +63,17 @@ EQUIVALENT = {
     # From about 18 on both formulas agree to the last bit.
     ("log_cosh", f"{LIMITS}options.dtype.type(21))"),
     ("log_cosh", f"{LIMITS}options.dtype.type(19))"),
+    # The sum of a - mean is 0, so its multiples may be added: the same number, less exactly.
+    ("norms", "total += (a[k, j] + mean) * (a[k, j] - mean)"),
+    ("norms", "total += a[k, j] * (a[k, j] - mean)"),
+    ("norms", "total += (a[k, j] - mean) * (a[k, j] + mean)"),
+    ("norms", "total += (a[k, j] - mean) * a[k, j]"),
+    # Where hi would be less than lo the loop is empty either way.
+    ("_restore", "hi = np.uint64(max(begin - rows, min(end, used)) * units)"),
+    ("_restore", "hi = np.uint64(max(begin, min(end, used)) * units)"),
+    ("_restore", "hi = np.uint64(max(rows, min(end, used)) * units)"),
+    # At such a step nothing comes from later: any finite number serves.
+    ("_set_aside", "z[r, j] = 1"),
     ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2)"),
     ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2) - kind(0) * y"),
     ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2) + kind(0)"),
@@ -69,11 +81,14 @@ EQUIVALENT = {
 }
 
 
-def mutants(tree):
-    """(description, tree) of every one-token mutant of an ast."""
+def mutants(tree, parts=None):
+    """(description, tree) of every one-token mutant of an ast, or of parts of it."""
     places = [n for n in ast.walk(tree)]
-    names = sorted({n.id for n in places if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and len(n.id) <= 2})
+    chosen = [n for part in parts or [tree] for n in ast.walk(part)]
+    names = sorted({n.id for n in chosen if isinstance(n, ast.Name) and isinstance(n.ctx, ast.Load) and len(n.id) <= 2})
     for k, node in enumerate(places):
+        if node not in chosen:
+            continue
         for change in list(changes(node, names)):
             mutant = copy.deepcopy(tree)
             twin = [n for n in ast.walk(mutant)][k]
@@ -168,6 +183,106 @@ def cell_mutants(cell):
             space = dict(vars(inspect.getmodule(factory)))
             exec(compile(ast.fix_missing_locations(whole), "<mutant>", "exec"), space)
             yield f"{function.name}, {description}", replace(cell, name="mutant", kernels=space[factory.__name__])
+
+
+def helper_mutants():
+    """(description, change) of the helpers of layer_norm.py; ``change()`` puts one in and returns what undoes it."""
+    for name in ("_sum", "_squares", "_products", "_moments", "_through_norm"):
+        yield from swapped(layer_norm, name)
+
+
+def dropping(tree):
+    """The loops of a function that recurrent dropout alone runs."""
+    branches = [n for n in ast.walk(tree) if isinstance(n, ast.If) and ast.unparse(n.test) == "drop.size > 0"]
+    return [loop for branch in branches for loop in branch.body if isinstance(loop, ast.For)]
+
+
+def swapped(module, name, inside=lambda tree: [tree]):
+    """(line that changed, change) of every mutant, in some parts, of a function that others of its module call."""
+    tree = ast.parse(textwrap.dedent(inspect.getsource(getattr(module, name)))).body[0]
+    tree.decorator_list = []
+    original = ast.unparse(tree).splitlines()
+    for _, mutant in mutants(tree, inside(tree)):
+        after = ast.unparse(mutant).splitlines()
+        description = next(a.strip() for a, b in zip(after, original, strict=False) if a != b)
+        space = dict(vars(module))
+        exec(compile(ast.fix_missing_locations(ast.Module([mutant], [])), "<mutant>", "exec"), space)
+
+        def change(found=space[name]):
+            before = getattr(module, name)
+            setattr(module, name, found)
+            return lambda: setattr(module, name, before)
+
+        yield description, change
+
+
+# ---- masks, recurrent dropout and zoneout in the recurrence itself
+
+SCAN = (
+    (skips, "_copy"),
+    (skips, "_carry"),
+    (skips, "_set_aside"),
+    (skips, "_restore"),
+    (skips, "_expected"),
+    (skips, "_element"),
+    (skips, "_zone_out"),
+    (skips, "_hold"),
+    (skips, "_release"),
+    (scan, "_forward_shard", dropping),
+    (scan, "_backward_step", dropping),
+)
+
+
+class Paths:
+    """All a recurrence gives on paths with masks, dropout, zoneout and checkpoints, against what it gave at first.
+
+    What it gave at first is right by the batteries. Memory begins as NaN; masked steps hold gates that overflow.
+    """
+
+    def __init__(self):
+        rng = np.random.default_rng(3)
+        holes, size = rng.random((5, 4)) < 0.6, (5, 4, 2, 3)
+        holes[:2] = [True, False, False, False], [False, True, False, True]
+        lengths = np.arange(4) < np.array([4, 3, 3, 0, 0])[:, None]
+        late = np.arange(4) >= np.array([1, 0, 3, 2, 0])[:, None]
+        drop = (rng.random((5, 3)) < 0.6) * 1.625
+        drop[0] = 0, 1.625, 1.625
+        self.problems = [
+            replace(Problem.draw(CELLS[name], size, activations, 5), path=Path("", *path))
+            for name, activations, *path in (
+                ("gru_reset_before", ("tanh", "sigmoid"), holes, drop, None),
+                ("peephole_lstm", ("linear", "sigmoid"), lengths, drop, 2),
+                ("peephole_lstm", ("linear", "sigmoid"), late, None, None),
+                ("mingru", ("tanh", "sigmoid"), None, None, None),
+                ("peephole_lstm", ("linear", "sigmoid"), holes, drop, 2, (0.3, 0.6)),
+                ("gru_reset_before", ("tanh", "sigmoid"), None, None, None, (0.4,)),
+            )
+        ]
+        self.expected = [self.run(p) for p in self.problems]
+
+    @np.errstate(all="ignore")
+    def run(self, problem):
+        r = Runner(problem, np.float64)
+        r.recurrence.time_block = lambda batch: 2
+        r.cut(2)
+        if problem.path.mask is not None:
+            r.x[~problem.path.mask] = np.finfo(np.float64).max
+            r.parameters[0] *= 4
+        r.everything()
+        r.poison()
+        norms = np.full((problem.size[1], problem.size[0]), np.nan)
+        tape = r.recurrence.forward(r.x, r.parameters, r.state, training=True, sequences=True, **r.options)
+        found = [tape.outputs.copy(), *(s.copy() for s in tape.state)]
+        targets = [np.full_like(p, np.nan) for p in r.parameters]
+        dx, d_initial = tape.run_backward(r.d_outputs, r.d_state, targets, input_gradient=True, norms=norms)
+        found += [dx.copy(), *targets, *(v.copy() for v in d_initial), norms]
+        tape = r.recurrence.forward(r.x, r.parameters, None, training=False, sequences=True, **r.options)
+        return [*found, tape.outputs.copy(), *(s.copy() for s in tape.state)]
+
+    def check(self):
+        for problem, expected in zip(self.problems, self.expected, strict=True):
+            for got, wanted in zip(self.run(problem), expected, strict=True):
+                check_close("path", got, wanted, 1e-9)
 
 
 # ---- derivatives of activations
@@ -288,6 +403,19 @@ def loss_mutants(name):
         yield description, wrong(**loss.get_config())
 
 
+def recurrence_mutants():
+    """(name, mutants, check) of the functions that all cells, or all of a module, share."""
+
+    def norms():
+        check(CELLS["layer_norm_lstm"])
+        check_values(Problem.draw(CELLS["layer_norm_lstm"], SIZE, ACTIVATIONS, 5))
+
+    yield "norms", helper_mutants(), norms
+    paths = Paths()
+    for place in SCAN:
+        yield place[1], swapped(*place), paths.check
+
+
 def main():
     assert DISABLED, "run with NUMBA_DISABLE_JIT=1"
     loss_kernels.CHUNK = 6  # two rows per chunk
@@ -299,6 +427,15 @@ def main():
             counts[f"cell {cell.name}"] = counts.get(f"cell {cell.name}", 0) + 1
             if not caught(lambda mutant=mutant: check(mutant)):
                 survivors.append(f"cell {cell.name}: {description}")
+    for name, alternatives, run in recurrence_mutants():
+        if caught(run):
+            originals.append(name)
+        for description, change in alternatives:
+            counts[name] = counts.get(name, 0) + 1
+            undo = change()
+            if (name, description) not in EQUIVALENT and not caught(run):
+                survivors.append(f"{name}: {description}")
+            undo()
     for name, body, derivative in derivative_mutants():
         if body is None:
             if caught(partial(check_formula, name, derivative)):

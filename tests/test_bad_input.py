@@ -40,11 +40,11 @@ def state(model):
 
 OBJECTS = X.astype(object)
 BAD_X = {
-    "rank 1": (X[:, 0, 0], r"x: expected shape \(N, \*, 2\), got \(N\)"),
-    "rank 4": (X[None], r"x: expected shape \(N, \*, 2\), got \(N, 12, 5, 2\)"),
+    "rank 1": (X[:, 0, 0], r"x: expected shape \(N, \*, 2\), got \(12,\)"),
+    "rank 4": (X[None], r"x: expected shape \(N, \*, 2\), got \(1, 12, 5, 2\)"),
     "number": (3.0, r"x: expected shape"),
-    "features": (X[:, :, :1], r"x: expected shape \(N, \*, 2\), got \(N, 5, 1\)"),
-    "two axes for two features": (X[:, :, 0], r"x: expected shape \(N, \*, 2\), got \(N, 5, 1\)"),
+    "features": (X[:, :, :1], r"x: expected shape \(N, \*, 2\), got \(12, 5, 1\)"),
+    "two axes for two features": (X[:, :, 0], r"x: expected shape \(N, \*, 2\), got \(12, 5\)"),
     "no samples": (X[:0], r"x: the array is empty, its shape is \(0, 5, 2\)"),
     "no steps": (X[:, :0], r"x: the array is empty, its shape is \(12, 0, 2\)"),
     "nan": (

@@ -219,13 +219,13 @@ def test_a_model_in_float32_is_refused():
 def test_wrong_gradients_of_a_model_are_caught(monkeypatch):
     model, x, y = build("last output")
     before, right = model.get_weights(), model.gradients(x, y)
-    monkeypatch.setattr(model, "gradients", lambda *args: [right[0] * 1.0001, *right[1:]])
+    monkeypatch.setattr(model, "gradients", lambda *args, **options: [right[0] * 1.0001, *right[1:]])
     with pytest.raises(AssertionError, match="model, direction 0: the gradient gives"):
         check_gradients(model, x, y)
-    monkeypatch.setattr(model, "gradients", lambda *args: [np.zeros_like(g) for g in right])
+    monkeypatch.setattr(model, "gradients", lambda *args, **options: [np.zeros_like(g) for g in right])
     with pytest.raises(AssertionError, match=r"the gradient gives 0\.0 in a random direction"):
         check_gradients(model, x, y)
-    monkeypatch.setattr(model, "gradients", lambda *args: [right[0].T, *right[1:]])
+    monkeypatch.setattr(model, "gradients", lambda *args, **options: [right[0].T, *right[1:]])
     with pytest.raises(AssertionError, match=r"gradient 0: shape \(16, 3\), but its parameter has \(3, 16\)"):
         check_gradients(model, x, y)
     for a, b in zip(model.get_weights(), before, strict=True):

@@ -571,28 +571,56 @@ def test_a_rate_that_a_schedule_gives_is_not_overwritten():
             m.fit(x, y, epochs=3, verbose=0, callbacks=[callback])
 
 
-def test_terminate_on_nan_ends_training_at_the_batch_and_names_the_parameters(capsys):
-    class Poison(Callback):
-        def on_train_batch_begin(self, batch, logs):
-            if batch == 1 and self.model.optimizer.iterations > 3:
-                self.model.weights[-1].value[:] = value
+class Poison(Callback):
+    """Spoils a weight before the second batch of the second epoch."""
 
+    def __init__(self, value):
+        self.value = value
+
+    def on_train_batch_begin(self, batch, logs):
+        if batch == 1 and self.model.optimizer.iterations > 3:
+            self.model.weights[-1].value[:] = self.value
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")
+def test_terminate_on_nan_ends_training_at_an_update_that_was_left_out_and_says_why(capsys):
     x, y = data()
     for value in (NAN, INF):
         batches, m = [], model(SGD(1e-3))
         count = LambdaCallback(on_train_batch_end=lambda batch, logs, batches=batches: batches.append(batch))
         stop = EarlyStopping("loss", patience=9, restore_best_weights=True)
-        history = m.fit(x, y, batch_size=8, epochs=9, verbose=0, callbacks=[Poison(), TerminateOnNaN(), count, stop])
+        calls = [Poison(value), TerminateOnNaN(), count, stop]
+        history = m.fit(x, y, batch_size=8, epochs=9, verbose=0, callbacks=calls)
         assert history.epoch == [0, 1]
+        assert history.skipped_updates == [0, 1]
         assert batches == [0, 1, 2, 0, 1]
-        out = capsys.readouterr().out
-        assert out.startswith(f"Epoch 2, batch 2: the loss is {value}, training ends; not finite: ")
-        assert m.weights[-1].name in out
+        assert capsys.readouterr().out == (
+            "Epoch 2, batch 2: the update was left out, training ends; "
+            f"parameter {m.weights[-1].name!r} is {value} at index (0,)\n"
+        )
         twin = model(SGD(1e-3))
         twin.fit(x, y, batch_size=8, verbose=0)
         same(m, twin)  # EarlyStopping went back to the epoch before
-    model(SGD(1e-3)).fit(x, y, epochs=2, verbose=0, callbacks=[TerminateOnNaN()])
+    # Updates left out in an earlier training do not end this one.
+    m.weights[-1].value[:] = 0
+    assert m.skipped_updates == 1
+    assert m.fit(x, y, epochs=2, verbose=0, callbacks=[TerminateOnNaN()]).epoch == [0, 1]
     assert capsys.readouterr().out == ""
+
+
+def test_terminate_on_nan_ends_training_at_a_loss_that_is_not_finite(capsys):
+    x, y = data()
+    m = model(SGD(0.0))
+    m.weights[-1].value[:] = 1e30  # its square is too much for float32, twice itself is not
+    assert m.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[TerminateOnNaN()]).epoch == [0]
+    expected = "Epoch 1, batch 1: the loss is inf, training ends; all parameters are finite\n"
+    assert capsys.readouterr().out == expected
+    m = model(SGD(1e30))
+    m.weights[-1].value[:] = 1e30
+    m.fit(x, y, batch_size=8, epochs=3, verbose=0, callbacks=[TerminateOnNaN()])
+    out = capsys.readouterr().out
+    assert out.startswith("Epoch 1, batch 1: the loss is inf, training ends; not finite: ")
+    assert m.weights[-1].name in out
 
 
 def test_lambda_callback_is_called_with_what_the_hooks_get():

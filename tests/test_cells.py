@@ -5,15 +5,28 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from elman.cells import CELLS, GRU_RESET_BEFORE, LSTM, SIMPLE, Cell, get, register
+from elman.cells import (
+    CELLS,
+    GRU_RESET_BEFORE,
+    LAYER_NORM_LSTM,
+    LSTM,
+    PEEPHOLE_LSTM,
+    SIMPLE,
+    Cell,
+    get,
+    register,
+)
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.testing import cells as battery
 from elman.testing import check_cell
+from elman.testing.exact import Runner
 from elman.testing.twins import ACTIVATION_TWINS
 
 OTHERS = ("relu", "sigmoid", "hard_sigmoid", "linear", "softsign", "elu")
 # Each on both slots, never the same one on both, so that swapped slots show.
 PAIRS = [*zip(OTHERS, (*OTHERS[1:], OTHERS[0]), strict=True)]
+# A gate without bound that sees c squares it at every step: 1e28 after four, where no digit of float32 is left.
+BOUNDED = [*zip(OTHERS, ("sigmoid", "hard_sigmoid", "softsign", "tanh", "sigmoid", "hard_sigmoid"), strict=True)]
 
 
 @pytest.mark.parametrize("cell", CELLS)
@@ -24,7 +37,7 @@ def test_the_battery(cell, seed):
 
 @pytest.mark.parametrize("cell", CELLS)
 def test_other_activations(cell):
-    check_cell(cell, activations=PAIRS)
+    check_cell(cell, activations=BOUNDED if cell == "peephole_lstm" else PAIRS)
 
 
 def test_every_activation_has_a_twin():
@@ -43,8 +56,8 @@ def broken(cell, *, backward=None, forward=None, name="broken"):
 
 
 def test_a_wrong_value_is_caught():
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             new[0, j] = z[0, j]
 
     with pytest.raises(AssertionError, match=r"cell 'broken' \(tanh/sigmoid\), B=1 T=1 I=1 H=1, float64, outputs: got"):
@@ -53,8 +66,8 @@ def test_a_wrong_value_is_caught():
 
 def test_a_gradient_of_zero_is_caught():
     def backward(forward, right):
-        def wrong(z, prev, new, dnew, dprev, lo, hi):
-            for j in range(lo, hi):
+        def wrong(z, prev, new, dnew, dprev, w, dw, at):
+            for j in range(at.lo, at.hi):
                 z[0, j] = 0
                 dprev[0, j] = 0
 
@@ -67,8 +80,8 @@ def test_a_gradient_of_zero_is_caught():
 def linear_cell(name, forward):
     """h = x W + b + h' R, with a forward kernel that should compute it."""
 
-    def backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             z[0, j] = dnew[0, j]
             dprev[0, j] = 0
 
@@ -83,16 +96,16 @@ def linear_cell(name, forward):
 
 
 def test_a_linear_cell_of_ones_own_passes():
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             new[0, j] = z[0, j]
 
     check_cell(linear_cell("linear", forward))
 
 
 def test_a_swallowed_nan_is_caught():
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             new[0, j] = z[0, j] if z[0, j] == z[0, j] else 0
 
     with pytest.raises(AssertionError, match=r"NaN in sequence 1 at step 2 is lost"):
@@ -105,9 +118,9 @@ def test_a_unit_that_looks_at_its_neighbour_is_caught():
     0 times it shows only where it is NaN: on purpose in one check, by chance in others.
     """
 
-    def forward(z, prev, new, lo, hi):
+    def forward(z, prev, new, w, at):
         zero = prev.dtype.type(0)
-        for j in range(lo, hi):
+        for j in range(at.lo, at.hi):
             new[0, j] = z[0, j] + zero * prev[0, (j + 1) % prev.shape[1]]
 
     with pytest.raises(AssertionError, match="cell 'neighbour'"):
@@ -134,6 +147,12 @@ def declare(**changes):
         ({"operand": 1}, "late and operand come together"),
         ({"x": (0, 1), "h": (0, 1), "late": 0, "operand": 2}, r"late must be the last row of h \(1\)"),
         ({"late": 0, "operand": 2}, r"operand the next one \(1\), got 0 and 2"),
+        ({"keep": -1}, "keep must be at least 0, got -1"),
+        ({"recurrent_bias": True, "bias": False}, "recurrent_bias needs bias=True"),
+        ({"forget": 1}, "forget must name one of 1 gates with a bias, got 1"),
+        ({"forget": 0, "bias": False}, "forget must name one of 1 gates with a bias, got 0"),
+        ({"gate_rows": (("h", 1),)}, "gate 'h' must be in one of 1 rows, got 1"),
+        ({"keep": 1, "gate_rows": (("h", -1),)}, "gate 'h' must be in one of 2 rows, got -1"),
         ({"states": 0}, "states must be at least 1, got 0"),
         ({"late": 0, "operand": 1}, "kernels must return 4 functions"),
         ({"kernels": GRU_RESET_BEFORE.kernels}, "kernels must return 2 functions"),
@@ -163,13 +182,108 @@ def test_names():
 @pytest.mark.parametrize("cell", CELLS.values(), ids=lambda c: c.name)
 def test_declarations_count_right(cell):
     used = {*cell.x, *cell.h}
-    assert cell.gates == len(cell.x) and cell.rows == len(used) + (cell.late is not None)
+    assert cell.gates == len(cell.x) and cell.rows == len(used) + (cell.late is not None) + cell.keep
+    assert cell.bias_rows == (2 if cell.recurrent_bias else 1 if cell.bias else 0)
+    assert not cell.gate_rows or len(cell.gate_rows) == cell.gates
     assert sum(g.count for g in cell.groups) == len(used)
     rows = [r for g in cell.groups for r in range(g.first, g.first + g.count)]
     assert sorted(rows) == sorted(used)
     for g in cell.groups:
         for r in range(g.first, g.first + g.count):
             assert g.has_input == (r in cell.x) and g.has_recurrent == (r in cell.h) and g.late == (r == cell.late)
+
+
+@pytest.mark.parametrize("cell", CELLS.values(), ids=lambda c: c.name)
+def test_gates_are_where_the_cell_says(cell):
+    """After forward a row holds what the reference got from its activation; the reference takes them in this order."""
+    problem = battery.Problem.draw(cell, (3, 1, 4, 5), ("tanh", "sigmoid"), 1)
+    x, parameters, state = problem.split(np.float64)
+    tape = problem.recurrence(np.float64).forward(x, parameters, state, training=True, sequences=True)
+    buffer = tape.gates()[0].copy()
+    found = []
+
+    def recorded(name):
+        def activation(v):
+            found.append(ACTIVATION_TWINS[name](v))
+            return found[-1]
+
+        return activation
+
+    x, kernel, recurrent, bias, w, *state = problem.arrays
+    columns, (b, rb) = np.split(np.arange(kernel.shape[1]), cell.gates), (*bias, *np.zeros((2, kernel.shape[1])))[:2]
+    cell.reference(
+        [x[:, 0] @ kernel[:, c] + b[c] for c in columns],
+        lambda u, k: u @ recurrent[:, columns[k]] + rb[columns[k]],
+        state,
+        recorded("tanh"),
+        recorded("sigmoid"),
+        *([w] if len(w) else []),
+    )
+    for (name, row), expected in zip(cell.gate_rows, found, strict=False):
+        np.testing.assert_allclose(buffer[row], expected, rtol=1e-12, err_msg=name)
+    assert [name for name, _ in cell.gate_rows] == {
+        "simple": [], "lstm": [*"ifgo"], "gru": [*"zrh"], "gru_reset_before": [*"zrh"], "mgu": [*"fh"],
+        "mingru": [*"zh"], "peephole_lstm": [*"ifgo"], "layer_norm_lstm": [*"ifgo"],
+    }[cell.name]  # fmt: skip
+
+
+# ---- what single cells promise
+
+
+def everything(cell, arrays, problem, dtype):
+    """Outputs, states and gradients of `problem` with another cell and other arrays."""
+    r = Runner(replace(problem, cell=cell, arrays=tuple(arrays)), dtype)
+    return r.everything()
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_without_peepholes_it_is_an_lstm_to_the_bit(dtype):
+    problem = battery.Problem.draw(LSTM, (5, 6, 3, 19), ("tanh", "sigmoid"), 2)
+    plain = everything(LSTM, problem.arrays, problem, dtype)
+    arrays = list(problem.arrays)
+    arrays[4] = np.zeros((3, 19))
+    found = everything(PEEPHOLE_LSTM, arrays, problem, dtype)
+    place = -3  # the gradient of the weights per unit, before those of two states
+    assert found[place].shape == (3, 19) and found[place].all()
+    for a, b in zip(found[:place] + found[place + 1 :], plain[:place] + plain[place + 1 :], strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_layer_norm_sees_neither_shift_nor_scale():
+    """Of the products of a gate: a shift of all its columns changes nothing, a scale only as epsilon is not 0."""
+    problem = battery.Problem.draw(LAYER_NORM_LSTM, (5, 6, 3, 19), ("tanh", "sigmoid"), 2)
+    outputs, states = battery.run(problem, np.float64)
+    rng = np.random.default_rng(3)
+    x, kernel, recurrent, *rest = problem.arrays
+    shifted = [m + np.repeat(rng.standard_normal((len(m), 4)), 19, axis=1) for m in (kernel, recurrent)]
+    for got, expected in zip(
+        battery.run(problem.with_arrays([x, *shifted, *rest]), np.float64)[1], states, strict=True
+    ):
+        np.testing.assert_allclose(got, expected, rtol=1e-10)
+    scales = np.repeat([0.5, 2, 3, 4], 19)
+    scaled = battery.run(problem.with_arrays([x, kernel * scales, recurrent * scales, *rest]), np.float64)[0]
+    np.testing.assert_allclose(scaled, outputs, atol=0.02)
+    assert not np.allclose(scaled, outputs, atol=1e-7)
+    # Each gate has its own scale: one scale for all four would leave the smallest gate nearly without input.
+    other = battery.run(problem.with_arrays([x, kernel + 1, -recurrent, *rest]), np.float64)[0]
+    assert np.abs(other - outputs).max() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@np.errstate(all="ignore")
+def test_a_masked_step_may_hold_anything(dtype):
+    """Gates that overflow at steps a mask excludes reach no gradient, those of weights per unit included."""
+    for cell in CELLS.values():
+        problem = battery.Problem.draw(cell, (4, 5, 3, 6), ("linear", "sigmoid"), 4)
+        mask = np.random.default_rng(5).random((4, 5)) < 0.6
+        for zoneout in (None, (0.3,) * cell.states):
+            path = replace(problem, path=battery.Path("holes", mask, zoneout=zoneout))
+            clean, dirty = Runner(path, dtype), Runner(path, dtype)
+            clean.x[~mask], dirty.x[~mask] = 0, np.finfo(dtype).max
+            for r in (clean, dirty):
+                r.parameters[0] *= 4
+            for k, (a, b) in enumerate(zip(dirty.everything(), clean.everything(), strict=True)):
+                np.testing.assert_array_equal(a, b, err_msg=f"{cell.name}, array {k}, zoneout {zoneout}")
 
 
 def test_problem_has_no_constant_weights():

@@ -5,7 +5,8 @@ import pytest
 
 import elman
 from elman.cells import CELLS
-from elman.recurrence import _PARALLEL_FLOPS, _balanced, _plan, _row_bounds
+from elman.frames import _PARALLEL_FLOPS
+from elman.plans import make_plan, panel_bounds, row_bounds, shared
 from elman.testing.cells import Problem
 from elman.testing.exact import Runner
 
@@ -148,16 +149,27 @@ def test_predicting_between_steps_changes_nothing(rng):
 
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 8, 9, 13, 32, 33, 64, 257])
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
-@pytest.mark.parametrize("most", [1, 8, 32, 1 << 30])
-def test_shards_cover_the_batch(batch, threads, most):
-    bounds = _row_bounds(batch, threads, most)
+def test_shards_cover_the_batch(batch, threads):
+    bounds = row_bounds(batch, threads)
     assert bounds[0] == 0 and bounds[-1] == batch and (np.diff(bounds) > 0).all()
+    assert len(bounds) <= threads + 1
+
+
+def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
+    counts = np.sort(rng.integers(0, 200, 256))[::-1]
+    mask = (np.arange(200)[:, None] < counts).view(np.uint8)
+    bounds = shared(mask, 4, 8)[0]
+    steps = np.add.reduceat(counts, bounds[:-1])
+    assert len(steps) == 4 and steps.max() < 1.2 * steps.min()  # cut at whole tiles of 8
+    # As many sequences for each would not do.
+    even = counts.reshape(4, 64).sum(axis=1)
+    assert even.max() > 5 * even.min()
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7])
 @cells
 def test_panels_are_dealt_out_once_each(cell, threads):
     key = (CELLS[cell], 9, 49, np.dtype("float32"))
-    tasks, bounds = _balanced(key, threads)
+    tasks, bounds = panel_bounds(key, threads)
     assert len(bounds) == threads + 1 and bounds[-1] == len(tasks) and (np.diff(bounds) >= 0).all()
-    assert sorted(map(tuple, tasks)) == sorted(map(tuple, _plan(*key).panels))
+    assert sorted(map(tuple, tasks)) == sorted(map(tuple, make_plan(*key).panels))

@@ -11,9 +11,7 @@ B, T, F, H = 3, 5, 4, 6
 
 
 def draw(name, rng, dtype=np.float64):
-    columns = CELLS[name].gates * H
-    bias = (2, columns) if name == "gru" else (columns,)
-    parameters = [0.5 * rng.standard_normal(s) for s in ((F, columns), (H, columns), bias)]
+    parameters = reference.draw(CELLS[name], rng, F, H)
     state = [rng.standard_normal((B, H)) for _ in range(CELLS[name].states)]
     x = rng.standard_normal((B, T, F))
     return x.astype(dtype), [p.astype(dtype) for p in parameters], [s.astype(dtype) for s in state]
@@ -36,26 +34,28 @@ def everything(name, x, parameters, state=None, seed=1, **options):
 @pytest.mark.parametrize("name", CELLS)
 @pytest.mark.parametrize("with_state", [False, True])
 def test_outputs_and_states(name, with_state, rng):
-    x, (W, R, b), state = draw(name, rng)
-    expected, c, _ = reference.run(name, x, W, R, b, *(state if with_state else ()))
-    outputs, last, _ = recurrent(name, x, [W, R, b], state if with_state else None)
+    x, parameters, state = draw(name, rng)
+    W, R, b, w = reference.named(CELLS[name], parameters)
+    expected, c, _ = reference.run(name, x, W, R, b, *(state if with_state else ()), w=w)
+    outputs, last, _ = recurrent(name, x, parameters, state if with_state else None)
     np.testing.assert_allclose(outputs, expected, rtol=1e-12)
     np.testing.assert_allclose(last[0], expected[:, -1], rtol=1e-12)
     assert len(last) == CELLS[name].states
     if len(last) == 2:
         np.testing.assert_allclose(last[1], c, rtol=1e-12)
-    by_cell = recurrent(CELLS[name], x, [W, R, b], state if with_state else None)
+    by_cell = recurrent(CELLS[name], x, parameters, state if with_state else None)
     assert_same(by_cell[:1], [outputs])
 
 
-@pytest.mark.parametrize("name", CELLS)
+@pytest.mark.parametrize("name", [name for name, cell in CELLS.items() if cell.bias])
 def test_the_bias_is_optional(name, rng):
-    x, (W, R, b), _ = draw(name, rng)
-    with_zeros = everything(name, x, [W, R, np.zeros_like(b)])
-    without = everything(name, x, [W, R])
-    states = CELLS[name].states
-    assert len(without) == len(with_zeros) - 1
-    for a, e in zip(without, [*with_zeros[: 4 + states], *with_zeros[5 + states :]], strict=True):
+    x, parameters, _ = draw(name, rng)
+    bias = 1 + bool(CELLS[name].h)
+    with_zeros = everything(name, x, [*parameters[:bias], np.zeros_like(parameters[bias]), *parameters[bias + 1 :]])
+    without = everything(name, x, [*parameters[:bias], *parameters[bias + 1 :]])
+    place = 2 + CELLS[name].states + bias  # after the outputs, the states and the gradient of x
+    assert with_zeros.pop(place).shape == parameters[bias].shape
+    for a, e in zip(without, with_zeros, strict=True):
         np.testing.assert_allclose(a, e, rtol=1e-13)
 
 
@@ -85,7 +85,8 @@ def test_gradients_belong_to_their_arrays(name, go_backwards, rng):
     a, weights = rng.standard_normal((B, T, H)), [rng.standard_normal((B, H)) for _ in state]
 
     def value(arrays):
-        outputs, last, _ = recurrent(name, arrays[0], arrays[1:4], arrays[4:], go_backwards=go_backwards)
+        first = 1 + len(parameters)
+        outputs, last, _ = recurrent(name, arrays[0], arrays[1:first], arrays[first:], go_backwards=go_backwards)
         return np.vdot(a, outputs) + sum(np.vdot(w, s) for w, s in zip(weights, last, strict=True))
 
     tape = recurrent(name, x, parameters, state, go_backwards=go_backwards)[2]

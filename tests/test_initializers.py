@@ -8,6 +8,8 @@ import pytest
 
 from elman import initializers
 from elman.initializers import INITIALIZERS
+from elman.layers import GRU, LSTM, Embedding, Input
+from elman.model import Sequential
 
 CLASSES = sorted(set(INITIALIZERS.values()), key=lambda c: c.__name__)
 RANDOM = [c for c in CLASSES if c.__name__ not in ("Zeros", "Ones", "Constant", "Identity")]
@@ -101,7 +103,8 @@ def test_defaults():
     assert initializers.RandomUniform() == initializers.RandomUniform(-0.05, 0.05)
     assert initializers.TruncatedNormal() == initializers.TruncatedNormal(0.0, 0.05)
     assert initializers.VarianceScaling() == initializers.VarianceScaling(1.0, "fan_in", "truncated_normal")
-    assert initializers.Orthogonal().gain == initializers.Identity().gain == 1.0
+    gains = [c().gain for c in (initializers.Orthogonal, initializers.OrthogonalPerGate, initializers.Identity)]
+    assert gains == [1.0] * 3
     assert initializers.Constant().value == 0.0
 
 
@@ -129,6 +132,17 @@ def test_orthogonal_is_the_sign_fixed_factor(shape):
     assert (np.diagonal(r) > 0).all()
 
 
+@pytest.mark.parametrize(("rows", "gates"), [(1, 1), (1, 3), (5, 4), (8, 1)])
+def test_orthogonal_per_gate(rows, gates):
+    generator = rng()
+    blocks = [initializers.Orthogonal(1.5)((rows, rows), np.float64, generator) for _ in range(gates)]
+    kernel = draw(initializers.OrthogonalPerGate(1.5), (rows, gates * rows))
+    np.testing.assert_array_equal(kernel, np.hstack(blocks))
+    for k in range(gates):
+        block = kernel[:, k * rows : (k + 1) * rows] / 1.5
+        np.testing.assert_allclose(block.T @ block, np.eye(rows), rtol=0, atol=1e-12)
+
+
 def test_orthogonal_signs_are_uniform():
     # Without the sign correction LAPACK's first column always has the same sign in its first element.
     firsts = [draw("orthogonal", (3, 3), seed=s)[0, 0] > 0 for s in range(60)]
@@ -137,26 +151,28 @@ def test_orthogonal_signs_are_uniform():
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
 def test_same_generator_same_bits_and_float32_is_the_rounded_float64(kind):
-    a, b = draw(kind()), draw(kind())
+    shape = (12, 48)
+    a, b = draw(kind(), shape), draw(kind(), shape)
     assert a.tobytes() == b.tobytes()
-    single = draw(kind(), dtype=np.float32)
+    single = draw(kind(), shape, np.float32)
     assert single.dtype == np.float32
     assert single.flags.c_contiguous
-    assert single.shape == SHAPE
+    assert single.shape == shape
     assert single.tobytes() == a.astype(np.float32).tobytes()
 
 
 @pytest.mark.parametrize("kind", RANDOM, ids=lambda c: c.__name__)
 def test_seeds_and_successive_calls_differ(kind):
-    assert not np.array_equal(draw(kind(), seed=1), draw(kind(), seed=2))
+    assert not np.array_equal(draw(kind(), (4, 8), seed=1), draw(kind(), (4, 8), seed=2))
     generator = rng()
-    first, second = (kind()((4, 6), np.float64, generator) for _ in range(2))
+    first, second = (kind()((4, 8), np.float64, generator) for _ in range(2))
     assert not np.array_equal(first, second)
 
 
 @pytest.mark.parametrize("kind", CLASSES, ids=lambda c: c.__name__)
 def test_config_round_trip(kind):
-    for rule in (kind(), *([kind(2)] if kind.__name__ in ("Constant", "Orthogonal", "VarianceScaling") else [])):
+    takes_a_number = kind.__name__ in ("Constant", "Orthogonal", "OrthogonalPerGate", "VarianceScaling")
+    for rule in (kind(), *([kind(2)] if takes_a_number else [])):
         stored = json.loads(json.dumps(initializers.serialize(rule)))
         assert initializers.get(stored) == rule
     assert initializers.get(kind.__name__) == initializers.get(kind) == kind()
@@ -170,8 +186,19 @@ def test_numpy_numbers_become_plain_floats():
 def test_registry_has_both_spellings():
     assert INITIALIZERS["glorot_uniform"] is INITIALIZERS["GlorotUniform"] is initializers.GlorotUniform
     assert INITIALIZERS["lecun_normal"] is initializers.LecunNormal
-    assert len(CLASSES) == 15
-    assert len(INITIALIZERS) == 30
+    assert INITIALIZERS["orthogonal_per_gate"] is initializers.OrthogonalPerGate
+    assert len(CLASSES) == 16
+    assert len(INITIALIZERS) == 34
+
+
+def test_short_names_of_keras():
+    assert initializers.get("uniform") == initializers.RandomUniform()
+    assert initializers.get("normal") == initializers.RandomNormal()
+    stored = {"class_name": "uniform", "config": {"maxval": 1.0}}
+    assert initializers.get(stored) == initializers.RandomUniform(maxval=1.0)
+    for name, rule in (("uniform", "RandomUniform"), ("normal", "RandomNormal")):
+        config = Embedding(3, 2, embeddings_initializer=name).get_config()
+        assert config["embeddings_initializer"]["class_name"] == rule
 
 
 def test_instances_are_frozen_and_returned_as_they_are():
@@ -188,10 +215,81 @@ def test_function_of_shape_and_dtype():
     values = initializers.get(ramp)((2, 3), np.float32, rng())
     np.testing.assert_array_equal(values, np.arange(6, dtype=np.float32).reshape(2, 3))
     assert values.dtype == np.float32
+    kept = np.zeros(12)
+    bias = Sequential([Input((None, 2)), LSTM(3, bias_initializer=lambda shape, dtype: kept)], "float64").get_weights()
+    assert bias[2].sum() == 3
+    assert not kept.any()  # the layer writes its forget bias into an array of its own
     with pytest.raises(ValueError, match=r"gave shape \(3,\), expected \(2,\)"):
         initializers.get(lambda shape, dtype: np.zeros(3))((2,), np.float32, rng())
     with pytest.raises(TypeError, match="no saved form"):
         initializers.serialize(initializers.get(ramp))
+
+
+# ---- chrono: biases by the time to remember
+
+
+def biases(layer, dtype="float64", seed=0):
+    return Sequential([Input((None, 2)), layer], dtype, seed).get_weights()
+
+
+def check_chrono(bias, steps):
+    """Bounds of log(u), u uniform on [1, steps - 1), and moments of u: mean steps / 2, variance (steps - 2)^2 / 12."""
+    u, width = np.exp(bias), steps - 2
+    assert bias.min() >= 0
+    assert bias.max() < math.log(steps - 1)
+    check_moments(u - steps / 2, width**2 / 12, "uniform")
+    assert u.min() < 1 + 0.01 * width
+    assert u.max() > 1 + 0.99 * width
+
+
+@pytest.mark.parametrize("unit_forget_bias", [True, False])
+def test_chrono_bias_of_an_lstm(unit_forget_bias):
+    units = 4000
+    options = {"bias_initializer": initializers.Constant(0.25), "kernel_initializer": "zeros"}
+    options |= {"recurrent_initializer": "zeros", "unit_forget_bias": unit_forget_bias}
+    i, f, c, o = biases(LSTM(units, chrono=50, **options), "float32")[2].reshape(4, units)
+    check_chrono(f.astype(float), 50)
+    np.testing.assert_array_equal(i, -f)
+    np.testing.assert_array_equal([c, o], np.full((2, units), 0.25, np.float32))
+
+
+def test_chrono_bias_of_a_gru():
+    units = 4000
+    options = {"bias_initializer": initializers.Constant(0.25), "kernel_initializer": "zeros"}
+    options |= {"recurrent_initializer": "zeros", "chrono": 50}
+    bias = biases(GRU(units, **options), "float32")[2]
+    assert bias.shape == (2, 3 * units)
+    check_chrono(bias[0, :units].astype(float), 50)
+    np.testing.assert_array_equal(bias[0, units:], np.full(2 * units, 0.25, np.float32))
+    np.testing.assert_array_equal(bias[1], np.full(3 * units, 0.25, np.float32))
+    single = biases(GRU(units, reset_after=False, **options), "float32")[2]
+    np.testing.assert_array_equal(single, bias[0])
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_chrono_is_an_option_like_the_others(kind):
+    plain, timed = biases(kind(3)), biases(kind(3, chrono=3))
+    for a, b in zip(plain[:2], timed[:2], strict=True):  # the draw comes after those of the kernels
+        np.testing.assert_array_equal(a, b)
+    assert not np.array_equal(plain[2], timed[2])
+    assert not np.array_equal(timed[2], biases(kind(3, chrono=3), seed=1)[2])
+    again = kind.from_config(json.loads(json.dumps(kind(3, chrono=np.int64(3)).get_config())))
+    assert again.chrono == 3
+    np.testing.assert_array_equal(timed[2], biases(again)[2])
+    assert kind.from_config(kind(3).get_config()).chrono is None
+
+
+@pytest.mark.parametrize("kind", [LSTM, GRU])
+def test_the_chrono_gate_is_the_one_that_keeps_the_state(kind):
+    """Without inputs and recurrent weights a state shrinks in each step by u / (1 + u), with u = exp(bias)."""
+    units, steps = 4, 30
+    layer = kind(units, chrono=20, kernel_initializer="zeros", recurrent_initializer="zeros", return_state=True)
+    begin = np.linspace(0.5, 1, units)[None]
+    last = layer(np.zeros((1, steps, 1)), [begin] * (2 if kind is LSTM else 1))[-1]
+    bias = layer.parameters[2].reshape(-1)
+    u = np.exp(bias[units : 2 * units] if kind is LSTM else bias[:units])
+    assert (u > 1).all()
+    np.testing.assert_allclose(last, begin * (u / (1 + u)) ** steps, rtol=1e-12)
 
 
 @pytest.mark.parametrize(
@@ -218,6 +316,18 @@ def test_function_of_shape_and_dtype():
         (lambda: initializers.Orthogonal(True), TypeError, "gain: expected a number, got bool"),
         (lambda: draw("orthogonal", (4,)), ValueError, r"at least 2 axes, got shape \(4,\)"),
         (lambda: draw("identity", (4, 4, 4)), ValueError, "needs 2 axes"),
+        (lambda: draw("orthogonal_per_gate", (4, 10)), ValueError, r"\(H, gates \* H\), got shape \(4, 10\)"),
+        (lambda: draw("orthogonal_per_gate", (8, 4)), ValueError, r"got shape \(8, 4\)"),
+        (lambda: draw("orthogonal_per_gate", (2, 2, 4)), ValueError, r"got shape \(2, 2, 4\)"),
+        (lambda: draw("orthogonal_per_gate", (4, 0)), ValueError, r"got shape \(4, 0\)"),
+        (lambda: draw("orthogonal_per_gate", (0, 4)), ValueError, r"got shape \(0, 4\)"),
+        (lambda: initializers.OrthogonalPerGate("1"), TypeError, "gain: expected a number, got str"),
+        (lambda: LSTM(3, chrono=2), ValueError, "chrono: expected an integer of at least 3, got 2"),
+        (lambda: GRU(3, chrono=-5), ValueError, "chrono: expected an integer of at least 3, got -5"),
+        (lambda: LSTM(3, chrono=10.0), TypeError, "chrono: expected an integer, got float 10.0"),
+        (lambda: GRU(3, chrono=True), TypeError, "chrono: expected an integer, got True"),
+        (lambda: LSTM(3, chrono=9, use_bias=False), ValueError, "chrono: .*use_bias=False.* got 9"),
+        (lambda: GRU(3, chrono=9, use_bias=False), ValueError, "chrono: .*use_bias=False.* got 9"),
         (lambda: draw("zeros", (2, -1)), ValueError, "integers >= 0"),
         (lambda: draw("zeros", (2.0,)), ValueError, "integers >= 0"),
         (lambda: draw("zeros", 3), ValueError, "sequence of integers"),

@@ -12,11 +12,18 @@ from elman.layers import (
     LSTM,
     RNN,
     Activation,
+    Bidirectional,
     Dense,
+    Dropout,
+    Embedding,
     Flatten,
+    GaussianNoise,
     Input,
+    LayerNormalization,
+    Masking,
     RepeatVector,
     SimpleRNN,
+    SpatialDropout1D,
     TimeDistributed,
 )
 
@@ -272,6 +279,12 @@ def test_mixed_stack_with_sequence_targets_and_weights():
         ([TimeDistributed(Dense(3, "sigmoid")), LSTM(2), Activation("tanh")], (4, 5, 2), (4, 2)),
         ([TimeDistributed(RepeatVector(2)), TimeDistributed(GRU(3)), LSTM(2)], (2, 4, 3), (2, 2)),
         ([GRU(3), RepeatVector(2), TimeDistributed(Flatten()), Flatten()], (3, 4, 2), (3, 6)),
+        ([LayerNormalization(), Bidirectional(GRU(3)), LayerNormalization()], (3, 4, 4), (3, 6)),
+        (
+            [Masking(), TimeDistributed(RepeatVector(2)), TimeDistributed(Bidirectional(GRU(3))), GRU(2)],
+            (2, 3, 4),
+            (2, 2),
+        ),
     ],
     ids=lambda v: "-".join(type(layer).__name__ for layer in v) if isinstance(v, list) else "",
 )
@@ -317,6 +330,14 @@ def test_activation_names_in_recurrent_and_dense_layers(k):
         (TimeDistributed(GRU(2)), (7, 6, 5), (7, 2)),
         (Activation("relu"), (None, 5), (None, 5)),
         (Input((None, 3)), (None, 3), (None, 3)),
+        (Dropout(0.2), (None, 5), (None, 5)),
+        (SpatialDropout1D(0.2), (None, 5), (None, 5)),
+        (GaussianNoise(0.1), (5,), (5,)),
+        (LayerNormalization(), (None, 5), (None, 5)),
+        (Embedding(5, 3), (None,), (None, 3)),
+        (Masking(), (None, 5), (None, 5)),
+        (Bidirectional(LSTM(4)), (None, 3), (8,)),
+        (Bidirectional(LSTM(4, return_sequences=True), "sum"), (None, 3), (None, 4)),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, layers.Layer) else "",
 )
@@ -333,6 +354,10 @@ def test_output_shapes(layer, given, expected):
         (Flatten(), (None, 4), "layer Flatten: the number of time steps must be known"),
         (RepeatVector(3), (2, 4), r"layer RepeatVector: takes \(features,\), got \(2, 4\)"),
         (TimeDistributed(Dense(2)), (3,), r"layer TimeDistributed: takes \(time, ...\), got \(3,\)"),
+        (SpatialDropout1D(0.2), (3,), r"layer SpatialDropout1D: takes \(time, features\), got \(3,\)"),
+        (Embedding(5, 3), (3, 4), "layer Embedding"),
+        (Masking(), (3,), r"layer Masking: takes \(time, features\), got \(3,\)"),
+        (Bidirectional(LSTM(4, name="x")), (3,), r"layer forward_x: a recurrent layer takes \(time, features\)"),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, layers.Layer) else "",
 )
@@ -352,11 +377,20 @@ CONFIGURED = [
     RepeatVector(3),
     TimeDistributed(Dense(2, use_bias=False)),
     Input((None, 3)),
+    Dropout(0.2, seed=1),
+    SpatialDropout1D(0.2),
+    GaussianNoise(0.1),
+    LayerNormalization(epsilon=0.1),
+    Embedding(5, 3, mask_zero=True),
+    Masking(-1.0),
+    Bidirectional(GRU(3, return_sequences=True), "mul"),
 ]
 
 
 def test_every_layer_is_configured_here():
-    assert {type(layer).__name__ for layer in CONFIGURED} == set(LAYERS)
+    assert {type(layer).__name__ for layer in CONFIGURED} == {
+        n for n, c in LAYERS.items() if c.__module__.startswith("elman.")
+    }
 
 
 @pytest.mark.parametrize("layer", CONFIGURED, ids=lambda layer: type(layer).__name__)
@@ -366,9 +400,20 @@ def test_configurations_survive_json(layer):
     assert type(again) is type(layer)
     assert again.get_config() == layer.get_config()
     assert layer.get_config() != type(layer).from_config({**config, "name": "other"}).get_config()
-    if isinstance(layer, (RNN, Dense)):
-        x = data(2, 4, 3)
-        np.testing.assert_array_equal(np.asarray(layer(x)[0]), np.asarray(again(x)[0]))
+    # Each on an input that shows its options: a value to mask, features far from 1.
+    x = np.where(np.arange(4)[:, None] == 1, -1.0, data(2, 4, 3))
+    if isinstance(layer, Embedding):
+        x = np.array([[0, 4, 1], [2, 0, 0]])
+    elif isinstance(layer, RepeatVector):
+        x = x[:, 0]
+    elif isinstance(layer, Input):
+        return
+    found, expected = layer(x), again(x)
+    for a, b in zip(*([v] if isinstance(v, np.ndarray) else v for v in (found, expected)), strict=True):
+        np.testing.assert_array_equal(a, b)
+    if layer.masks:
+        np.testing.assert_array_equal(layer.output_mask(x), again.output_mask(x))
+        assert not layer.output_mask(x).all()
 
 
 # ---- weights: shapes, order, counts, initial values
@@ -384,6 +429,13 @@ def test_configurations_survive_json(layer):
         (GRU(7, use_bias=False), 3, ["kernel", "recurrent_kernel"], [(3, 21), (7, 21)]),
         (Dense(7), 3, ["kernel", "bias"], [(3, 7), (7,)]),
         (TimeDistributed(Dense(7, use_bias=False)), 3, ["kernel"], [(3, 7)]),
+        (LayerNormalization(), 3, ["gamma", "beta"], [(3,), (3,)]),
+        (
+            GRU(7, learn_initial_state=True),
+            3,
+            ["kernel", "recurrent_kernel", "bias", "initial_state"],
+            [(3, 21), (7, 21), (2, 21), (1, 7)],
+        ),
     ],
     ids=lambda v: type(v).__name__ if isinstance(v, layers.Layer) else "",
 )
@@ -404,8 +456,10 @@ def test_weights_have_kerass_shapes_and_order(layer, features, names, shapes):
         (GRU(32), 4032),
         (GRU(32, reset_after=False), 3936),
         (Dense(10), 90),
+        (LayerNormalization(), 16),
+        (Bidirectional(LSTM(32)), 10496),
     ],
-    ids=["simple", "lstm", "gru", "gru_before", "dense"],
+    ids=["simple", "lstm", "gru", "gru_before", "dense", "normalization", "bidirectional"],
 )
 def test_count_params_gives_kerass_numbers(layer, count):
     assert Sequential([Input((None, 8)), layer]).count_params() == count

@@ -387,6 +387,77 @@ def test_many_chunks_make_one_whole(loss, weighted):
         np.testing.assert_allclose(gradient[rows], part / 9.001, rtol=1e-12, atol=1e-18)
 
 
+# ---- batches with masks
+
+MASKED = [MeanSquaredError(), SparseCategoricalCrossentropy(from_logits=True), CosineSimilarity()]
+masked = pytest.mark.parametrize("loss", MASKED, ids=str)
+
+
+def batch(loss, shape, seed, dtype=np.float64):
+    """Targets, outputs and weights of a shape (b, ..., O)."""
+    y, p, w = draw(loss, int(np.prod(shape[:-1])), shape[-1], dtype, seed)
+    return y.reshape(shape[:-1] if loss.labels else shape), p.reshape(shape), w.reshape(shape[:-1])
+
+
+@masked
+@pytest.mark.parametrize("shape", [(4, 6, 3), (4, 6, 2, 3)])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_masked_steps_do_not_count(loss, shape, weighted):
+    y, p, w = batch(loss, shape, 13)
+    mask = np.random.default_rng(14).uniform(size=(4, 6)) < 0.6
+    mask[1] = False
+    spread = np.broadcast_to(mask.reshape(4, 6, *(1,) * (len(shape) - 3)), shape[:-1]).ravel()
+    rows = twin(loss, y.reshape(spread.size, *y.shape[len(shape) - 1 :]), p.reshape(-1, 3))
+    weights = w.ravel() if weighted else np.ones(spread.size)
+    expected = sum(w * v for w, v, valid in zip(weights, rows, spread, strict=True) if valid) / spread.sum()
+    broken, gradient = p.copy(), np.full_like(p, np.nan)
+    broken.reshape(-1, 3)[~spread] = np.nan
+    value = loss.on_batch(y, broken, w if weighted else None, mask, gradient)
+    assert value == pytest.approx(expected, rel=1e-12)
+    assert loss.on_batch(y, broken, w if weighted else None, mask, None) == value
+    alone = np.empty((spread.sum(), 3))
+    chosen = (v.reshape(spread.size, *v.shape[len(shape) - 1 :])[spread] for v in (y, p))
+    loss.value_and_gradient(*chosen, weights[spread] if weighted else None, alone)
+    np.testing.assert_allclose(gradient.reshape(-1, 3)[spread], alone, rtol=1e-13)
+    assert not gradient.reshape(-1, 3)[~spread].any()
+
+
+@masked
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("weighted", [False, True])
+def test_a_mask_of_true_changes_no_bit(loss, weighted, dtype):
+    y, p, w = batch(loss, (1_001, 9, 3), 15, dtype)  # two chunks
+    w = w if weighted else None
+    plain, full = np.empty_like(p), np.full_like(p, np.nan)
+    value = loss.on_batch(y, p, w, None, plain)
+    assert loss.on_batch(y, p, w, np.ones((1_001, 9), bool), full) == value
+    assert plain.tobytes() == full.tobytes()
+    flat = y.reshape(-1) if loss.labels else y.reshape(-1, 3)
+    assert loss.value_and_gradient(flat, p.reshape(-1, 3), None if w is None else w.ravel(), None) == value
+
+
+@masked
+def test_a_batch_without_a_valid_step_is_zero(loss):
+    y, p, w = batch(loss, (2, 3, 4), 16)
+    gradient = np.full_like(p, np.nan)
+    for weights in (None, w):
+        assert loss.on_batch(y, np.full_like(p, np.nan), weights, np.zeros((2, 3), bool), gradient) == 0.0
+        assert not gradient.any()
+
+
+def test_masked_batches_have_the_bits_of_any_number_of_threads(thread_counts):
+    loss = MeanSquaredError()
+    y, p, w = batch(loss, (700, 200, 2), 17, np.float32)
+    mask = np.random.default_rng(18).uniform(size=(700, 200)) < 0.5
+    results = []
+    for threads in thread_counts:
+        gradient = np.empty_like(p)
+        with num_threads(threads):
+            value = loss.on_batch(y, p, w, mask, gradient)
+        results.append((value, gradient.tobytes()))
+    assert results.count(results[0]) == len(results)
+
+
 def test_sparse_equals_categorical_on_one_hot_rows():
     rng = np.random.default_rng(5)
     labels, p = rng.integers(0, 7, 30), rng.uniform(0.01, 1, (30, 7))

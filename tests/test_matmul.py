@@ -10,7 +10,7 @@ from elman.cells.dense import DENSE
 from elman.jit import helper, invoke
 from elman.kernels.matmul import multiply, pack, pack_transposed
 from elman.kernels.simd import VECTORS, lanes, pointer
-from elman.recurrence import _plan
+from elman.plans import make_plan
 
 DTYPES = [np.float32, np.float64]
 GUARD = 777.5
@@ -133,7 +133,7 @@ def test_products_accumulate(dtype, rows):
 def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
     if bias_rows > cell.bias_rows:
         bias_rows = 0
-    plan = _plan(cell, inputs, units, np.dtype(dtype))
+    plan = make_plan(cell, inputs, units, np.dtype(dtype))
     width, columns = plan.width, cell.gates * units
     kernel = rng.standard_normal((inputs, columns)).astype(dtype)
     recurrent = rng.standard_normal((units if cell.h else 0, columns)).astype(dtype)
@@ -145,7 +145,7 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
         return None if gate < 0 or unit >= units else gate * units + unit
 
     expected = np.zeros(plan.packed, dtype)
-    for q, count, kx, kh, _, to in plan.panels:
+    for q, count, kx, kh, _, to, _ in plan.panels:
         for v in range(count):
             for j in range(width):
                 for k in range(kx + kh):
@@ -153,6 +153,9 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
                     where = column(gates, q + v, j)
                     value = 0 if where is None else matrix[k if k < kx else k - kx, where]
                     expected[to + (k * count + v) * width + j] = value
+    # The sums of the weight gradients lie one after the other: a row per row of the panel, and one for the bias.
+    begins = np.cumsum([0, *((kx + kh + 1) * count * width for _, count, kx, kh, _, _, _ in plan.panels)])
+    assert plan.panels[:, 6].tolist() == begins[:-1].tolist() and plan.sums == begins[-1]
     sums = np.zeros((cell.rows, plan.padded), dtype)
     for row in range(cell.rows):
         for r, gates in enumerate((plan.x_gates, plan.h_gates)[:bias_rows]):

@@ -10,6 +10,7 @@ from elman.metrics import (
     AUC,
     METRICS,
     BinaryAccuracy,
+    BitsPerCharacter,
     CategoricalAccuracy,
     F1Score,
     MeanSquaredError,
@@ -37,6 +38,7 @@ ROWS["root_mean_squared_error"] = ROWS["mean_squared_error"]
 ROWS["top_k_categorical_accuracy"] = lambda y, p: float(list(y).index(max(y)) in np.argsort(p)[-5:])
 ROWS["sparse_top_k_categorical_accuracy"] = lambda y, p: float(y in np.argsort(p)[-5:])
 ROWS["perplexity"] = lambda y, p: -np.log(min(p[y] / sum(p), 1 - 1e-7))
+ROWS["bits_per_character"] = lambda y, p: -np.log2(min(p[y] / sum(p), 1 - 1e-7))
 LAST = {"root_mean_squared_error": np.sqrt, "perplexity": np.exp}
 
 
@@ -190,6 +192,74 @@ def test_perplexity():
         Perplexity(from_logits=2)
 
 
+def test_bits_per_character():
+    rng = np.random.default_rng(8)
+    labels, x = rng.integers(0, 5, (3, 4)), 3 * rng.standard_normal((3, 4, 5))
+    logits, odds, whole = BitsPerCharacter(from_logits=True), BitsPerCharacter(), Perplexity(from_logits=True)
+    for rows in (slice(0, 1), slice(1, 3)):
+        logits.update_state(labels[rows], x[rows])
+        odds.update_state(labels[rows], np.exp(x[rows]))
+        whole.update_state(labels[rows], x[rows])
+    loss = losses.SparseCategoricalCrossentropy(from_logits=True)
+    assert logits.result() == pytest.approx(loss(labels, x) / np.log(2), rel=1e-12)
+    assert odds.result() == pytest.approx(logits.result(), rel=1e-9)
+    assert 2 ** logits.result() == pytest.approx(whole.result(), rel=1e-12)
+    named = metrics.get("bits_per_character", loss=loss)
+    assert type(named) is BitsPerCharacter and named.from_logits
+    assert not metrics.get("bits_per_character", loss=losses.get("mse")).from_logits
+    assert metrics.get(metrics.serialize(logits)).from_logits
+
+
+def test_confusion_matrix():
+    rng = np.random.default_rng(9)
+    true, pred = rng.integers(0, 4, (2, 30, 2))
+    expected = np.zeros((4, 4), np.int64)
+    for a, b in zip(true.ravel(), pred.ravel(), strict=True):
+        expected[a, b] += 1
+    found = metrics.confusion_matrix(true, pred)
+    np.testing.assert_array_equal(found, expected)
+    assert found.dtype == np.int64 and (expected != expected.T).any()
+    wide = metrics.confusion_matrix(true.astype(float), pred.astype(np.uint8), classes=6)
+    np.testing.assert_array_equal(wide, np.pad(expected, (0, 2)))
+    assert metrics.confusion_matrix([0], [2]).tolist() == [[0, 0, 1], [0, 0, 0], [0, 0, 0]]
+    for true, pred, classes, message in [
+        ([0, 1], [0], None, r"y_pred: shape \(1,\) does not fit y_true of shape \(2,\)"),
+        ([0, 2], [0, 1], 2, r"y_true: class indices must be integers from 0 to 1.*index \(1,\): 2"),
+        ([0, 1], [0, -1], None, "y_pred: class indices must be integers from 0 to 1"),
+        ([0, 0.5], [0, 1], None, "y_true: class indices"),
+        ([0, np.nan], [0, 1], None, "y_true: 1 of 2 values are not finite"),
+        ([0, 1], [0, 1], 0, "classes: expected an integer of at least 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            metrics.confusion_matrix(true, pred, classes)
+
+
+@names
+@pytest.mark.parametrize("kind", [bool, np.float32, np.float64])
+def test_rows_of_weight_zero_are_absent(name, kind):
+    rng = np.random.default_rng(7)
+    y, p = draw(name, 12, 3, rng)
+    weights = np.where(np.arange(12) % 3 == 1, 0, rng.uniform(1, 2, 12)).astype(kind)
+    present = weights != 0
+    alone, among, steps = (metrics.get(name) for _ in range(3))
+    alone.update_state(y[present], p[present], None if kind is bool else weights[present])
+    y, p = y.copy(), p.copy()
+    p[~present] = np.nan
+    y[~present] = 99  # no class, neither 0 nor 1
+    among.update_state(y[:5], p[:5], weights[:5])
+    among.update_state(y[5:], p[5:], weights[5:])
+    # A batch without any row changes nothing, before the first and after the last.
+    steps.update_state(y[1:2], p[1:2], weights[1:2])
+    steps.update_state(y.reshape(4, 3, *y.shape[1:]), p.reshape(4, 3, 3), weights.reshape(4, 3))
+    steps.update_state(y[1:2], p[1:2], weights[1:2])
+    assert alone.result() != 0
+    assert among.result() == pytest.approx(alone.result(), rel=1e-12)
+    assert steps.result() == pytest.approx(alone.result(), rel=1e-12)
+    absent = metrics.get(name)
+    absent.update_state(y[1:2], p[1:2], weights[1:2])
+    assert absent.result() == 0.0
+
+
 def test_thresholds_and_missing_classes():
     y, x = np.array([[1.0], [0.0], [1.0]]), np.array([[0.2], [-0.2], [0.4]])
     for metric in (Precision(0.0), Recall(thresholds=0.0), F1Score(threshold=0.0)):
@@ -242,7 +312,7 @@ def test_infinite_outputs_give_a_number_or_nan_without_a_warning(name):
     np.testing.assert_allclose(metric.result(), first)
     metric = metrics.get(name)
     metric.update_state(y[:1], p[4:5])
-    if name != "perplexity":
+    if name not in ("perplexity", "bits_per_character"):
         assert not np.isnan(metric.result())
 
 

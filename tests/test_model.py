@@ -331,7 +331,7 @@ def test_a_model_is_built_by_its_first_data_or_by_build():
     assert a.predict(x[:, :3]).shape == (50, 1)  # any number of steps
     flat = Sequential([Flatten(), Dense(1)], seed=0)
     assert flat.predict(x).shape == (50, 1)
-    with pytest.raises(ValueError, match=r"x: expected shape \(N, 6, 2\), got \(N, 3, 2\)"):
+    with pytest.raises(ValueError, match=r"x: expected shape \(N, 6, 2\), got \(50, 3, 2\)"):
         flat.predict(x[:, :3])
     with pytest.raises(ValueError, match="built already"):
         a.add(Dense(1))

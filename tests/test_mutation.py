@@ -1,4 +1,5 @@
-"""One-token mutants of every cell's backward kernel, derivative formula and loss: the checks must catch each of them.
+"""One-token mutants of every cell's backward kernel, derivative formula and loss, and of what the recurrence does for
+masks, recurrent dropout and zoneout: the checks must catch each of them.
 
 Mutants run as plain Python in one subprocess without compilation (tests/mutants.py), where one takes about 4 ms.
 """
@@ -31,6 +32,8 @@ def report():
 def test_there_are_mutants_of_every_backward_kernel(report):
     expected = {
         *(f"cell {name}" for name in CELLS),
+        *("norms", "_copy", "_carry", "_set_aside", "_restore", "_forward_shard", "_backward_step"),
+        *("_expected", "_element", "_zone_out", "_hold", "_release"),
         # The derivative of the exponential is its output: one name, nothing to mutate.
         *(f"derivative {name}" for name in ACTIVATIONS if name != "exponential"),
         *(f"loss {name}" for name, value in vars(losses).items() if isinstance(value, Function) and name != "weigh"),

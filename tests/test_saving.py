@@ -9,18 +9,26 @@ import zipfile
 import numpy as np
 import pytest
 
-from elman import Sequential, archive, layers, load_model, losses, optimizers
+from elman import Sequential, archive, load_model, losses, optimizers
+from elman.cells import CELLS
 from elman.layers import (
     GRU,
     LAYERS,
     LSTM,
     RNN,
     Activation,
+    Bidirectional,
     Dense,
+    Dropout,
+    Embedding,
     Flatten,
+    GaussianNoise,
     Input,
+    LayerNormalization,
+    Masking,
     RepeatVector,
     SimpleRNN,
+    SpatialDropout1D,
     TimeDistributed,
 )
 
@@ -40,8 +48,14 @@ def every_layer(dtype):
     return Sequential(
         [
             Input((5, 2)),
+            GaussianNoise(0.1),
+            Masking(-1.0),
             LSTM(3, return_sequences=True, unit_forget_bias=False, recurrent_activation="hard_sigmoid"),
+            SpatialDropout1D(0.2),
+            Bidirectional(GRU(2, return_sequences=True, learn_initial_state=True, dropout=0.2, recurrent_dropout=0.1)),
+            LayerNormalization(epsilon=0.1),
             RNN(4, cell="gru", return_sequences=True, go_backwards=True),
+            Dropout(0.2, seed=1),
             TimeDistributed(Dense(3, "elu", use_bias=False)),
             SimpleRNN(3, "relu", return_sequences=True),
             Flatten(),
@@ -81,7 +95,10 @@ def same_state(a, b):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training_goes_on_with_the_same_bits(dtype, tmp_path):
     (x, y), model = data(), every_layer(dtype)
-    assert {type(layer).__name__ for layer in model.layers} | {"Input"} == set(LAYERS)
+    # An embedding takes token ids: it has a model of its own below.
+    assert {type(layer).__name__ for layer in model.layers} | {"Input", "Embedding"} == {
+        n for n, c in LAYERS.items() if c.__module__.startswith("elman.")
+    }
     model.compile(
         optimizers.AdamW(0.01, global_clipnorm=1.0), losses.Huber(0.5), metrics=["mae"], weighted_metrics=["rmse"],
         loss_weights=0.5,
@@ -98,6 +115,23 @@ def test_training_goes_on_with_the_same_bits(dtype, tmp_path):
     weights = np.random.default_rng(1).random(20)
     histories = [m.fit(x, y, batch_size=8, epochs=2, sample_weight=weights, verbose=0).history for m in (model, again)]
     assert histories[0] == histories[1]
+    same_state(model, again)
+
+
+def test_training_on_tokens_goes_on_with_the_same_bits(tmp_path):
+    rng = np.random.default_rng(2)
+    x, y = rng.integers(0, 5, (20, 6)), rng.normal(size=20)
+    model = Sequential([Embedding(5, 3, mask_zero=True), GRU(3, stateful=True), Dense(1)], seed=4)
+    model.compile("adam", "mse")
+    model.fit(x, y, batch_size=10, shuffle=False, verbose=0)
+    model.predict(x, batch_size=10)
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert again.layers[0].mask_zero
+    # The states go on too.
+    np.testing.assert_array_equal(model.predict(x, batch_size=10), again.predict(x, batch_size=10))
+    for m in (model, again):
+        m.train_on_batch(x[:10], y[:10])
     same_state(model, again)
 
 
@@ -334,7 +368,7 @@ def test_permissions(saved):
 
 
 def test_a_users_own_cell_is_saved_by_its_name(tmp_path):
-    model = Sequential([Input((5, 2)), RNN(3, cell=layers.recurrent.CELLS["gru"])], seed=0)
+    model = Sequential([Input((5, 2)), RNN(3, cell=CELLS["gru"])], seed=0)
     model.save(tmp_path / "model")
     shutil.copy(tmp_path / "model", tmp_path / "copy")
     assert load_model(tmp_path / "copy").layers[0].cell == "gru"

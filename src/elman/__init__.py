@@ -4,15 +4,22 @@ from elman import (
     activations,
     callbacks,
     cells,
+    constraints,
+    ctc,
+    data,
     datasets,
+    diagnostics,
     functional,
     initializers,
     layers,
     losses,
     metrics,
     optimizers,
+    regularizers,
     schedules,
+    utils,
 )
+from elman.generation import generate
 from elman.model import Sequential, load_model
 from elman.threads import get_num_threads, num_threads, set_num_threads
 
@@ -24,8 +31,13 @@ __all__ = [
     "activations",
     "callbacks",
     "cells",
+    "constraints",
+    "ctc",
+    "data",
     "datasets",
+    "diagnostics",
     "functional",
+    "generate",
     "get_num_threads",
     "initializers",
     "layers",
@@ -34,6 +46,8 @@ __all__ = [
     "metrics",
     "num_threads",
     "optimizers",
+    "regularizers",
     "schedules",
     "set_num_threads",
+    "utils",
 ]

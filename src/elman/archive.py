@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import uuid
@@ -20,6 +21,8 @@ _HEADER = "header"
 def write(path: str | os.PathLike, kind: str, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
     """Write a file of `kind` under a temporary name beside `path`, then rename it: `path` is old or new, never half."""
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "no such directory to save in", str(target.parent))
     text = json.dumps({"format": FORMAT, "kind": kind, "arrays": sorted(arrays), **header})
     content = {_HEADER: np.frombuffer(text.encode(), np.uint8), **arrays}
     # Not tempfile: its files are private, and a saved model is to be as readable as others are.
@@ -55,7 +58,9 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
             found, version = header["kind"], header["format"]
         # Damaged archives raise nearly anything: zlib's, struct's and zipfile's errors, RuntimeError, MemoryError.
         except Exception as error:
-            raise ValueError(f"path: {name!r} is no elman file, or it is damaged ({error})") from None
+            # NumPy advises to load what it cannot read with pickle, which would execute it.
+            reason = "" if "pickle" in str(error) or isinstance(error, KeyError) else f" ({error})"
+            raise ValueError(f"path: {name!r} is no elman file, or it is damaged{reason}") from None
     if not isinstance(version, int) or version > FORMAT:
         raise ValueError(
             f"path: {name!r} has format {version}, this version of elman reads formats up to {FORMAT}; a newer one can"

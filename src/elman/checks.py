@@ -71,9 +71,18 @@ def numeric(argument: str, value: Any) -> np.ndarray:
     try:
         array = np.asarray(value)
     except ValueError as error:
-        raise ValueError(f"{argument}: expected an array, got nested sequences of unequal length ({error})") from None
+        if not isinstance(value, (list, tuple)):
+            raise ValueError(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
+        raise ValueError(
+            f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "
+            "one of them, and a model also takes x as a list of arrays (time, features)"
+        ) from None
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{argument}: expected numbers, got an array of dtype {array.dtype} and shape {array.shape}")
+        odd = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
+        found = "" if odd is None else f", with {odd!r} in it"
+        raise TypeError(
+            f"{argument}: expected numbers, got an array of dtype {array.dtype} and shape {array.shape}{found}"
+        )
     if array.size == 0:
         raise ValueError(f"{argument}: the array is empty, its shape is {array.shape}")
     return array

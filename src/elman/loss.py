@@ -16,6 +16,7 @@ from elman.threads import usable_threads
 
 # Below this many values a second thread costs more than it saves.
 _PARALLEL = 200_000
+_UNMASKED = np.empty(0, np.bool_)
 
 
 def align(
@@ -159,6 +160,8 @@ class Loss(ABC):
     """Whether a row of outputs has one loss per value, of which the mean is taken, or a single loss."""
     labels: ClassVar[bool] = False
     """Whether targets are class indices."""
+    per_row: ClassVar[bool] = True
+    """Whether every row of outputs has a loss of its own, rather than every sample."""
 
     @property
     @abstractmethod
@@ -199,7 +202,7 @@ class Loss(ABC):
         target = self._target("y_true", y_true, pred.shape, "y_pred")
         weights = row_weights(sample_weight, pred.shape)
         n, columns = pred.size // pred.shape[-1], pred.shape[-1]
-        target = target.reshape(n) if self.labels else target.reshape(n, columns)
+        target = target.reshape(n) if self.labels else target.reshape(n, -1)
         target = np.require(target, np.int64 if self.labels else dtype, ["C", "W"])
         return self.value_and_gradient(target, np.require(pred.reshape(n, columns), dtype, ["C", "W"]), weights, None)
 
@@ -209,8 +212,8 @@ class Loss(ABC):
         Parameters
         ----------
         y_true : array_like
-            Targets of `output_shape`; its last axis may be missing where it has size 1. For class indices: one integer
-            per row, with or without a last axis of size 1.
+            Targets of `output_shape`, the last size being `target_width`; that axis may be missing where it has size 1.
+            For class indices: one integer per row, with or without a last axis of size 1.
         output_shape : tuple of int
             Shape (N, ..., O) of the outputs.
         name : str
@@ -239,12 +242,25 @@ class Loss(ABC):
 
     def _target(self, name: str, y_true: Any, output_shape: tuple[int, ...], other: str) -> np.ndarray:
         y = numeric(name, y_true)
-        y = align(name, y, output_shape, labels=self.labels, other=other)
+        shape, width = tuple(output_shape), self.target_width(output_shape, other)
+        if width != shape[-1]:
+            shape, other = (*shape[:-1], width), f"{other} of shape {shape}, with targets"
+        y = align(name, y, shape, labels=self.labels, other=other)
         finite(name, y)
         if self.labels:
             return class_indices(name, y, output_shape[-1])
         self._check_values(name, y)
         return y
+
+    def target_width(self, output_shape: tuple[int, ...], other: str) -> int:
+        """Size of the last axis of targets beside outputs of a shape, (N, ..., O): O, unless a target takes several.
+
+        Raises
+        ------
+        ValueError
+            If outputs of that shape, those of `other`, do not suit the loss.
+        """
+        return output_shape[-1]
 
     def _check_values(self, name: str, y: np.ndarray) -> None:  # noqa: B027 - most formulas take any finite target
         """Refuse finite targets that the formula is not made for."""
@@ -258,26 +274,92 @@ class Loss(ABC):
         plan = self._plans[dtype] = np.array(self.options(), dtype), np.empty(0, dtype)
         return plan
 
+    def check_steps(self, name: str, y: np.ndarray, counts: np.ndarray) -> None:
+        """ValueError if the targets y need more steps than sequences use, `counts` (N,). Most losses need none."""
+        return None
+
+    def predictions(self, outputs: np.ndarray) -> np.ndarray:
+        """What metrics compare with targets: the outputs themselves, unless they are parameters of something."""
+        return outputs
+
+    def on_batch(
+        self,
+        y: np.ndarray,
+        outputs: np.ndarray,
+        weights: np.ndarray | None,
+        mask: np.ndarray | None,
+        gradient: np.ndarray | None,
+    ) -> float:
+        """Loss of a batch of b samples and its exact derivative with respect to `outputs`: what training calls.
+
+        Parameters
+        ----------
+        y : ndarray
+            The batch's part of what `check_target` gave, in the dtype of `outputs`; class indices as int64.
+        outputs : ndarray, (b, ..., O)
+            C-contiguous, float32 or float64.
+        weights : ndarray or None
+            (b, ...), one per row of outputs; for None all 1.
+        mask : ndarray of bool or None
+            (b, T) for outputs (b, T, ..., O): which steps are valid; for None all.
+        gradient : ndarray or None
+            As `outputs`, overwritten by the derivative; None where only the value is wanted.
+
+        Returns
+        -------
+        float
+            ``sum_i w_i l_i / n`` over the valid rows, n their number; 0, as the gradient, where none is valid. Nothing
+            that stands in another row, NaN included, has any effect.
+
+        Examples
+        --------
+        >>> from elman.losses import get
+        >>> y, outputs = np.zeros((1, 2, 1)), np.array([[[2.0], [np.nan]]])
+        >>> get("mse").on_batch(y, outputs, None, np.array([[True, False]]), None)
+        4.0
+        """
+        columns = outputs.shape[-1]
+        rows = outputs.size // columns
+        if mask is not None:
+            mask = np.ascontiguousarray(mask).reshape(-1)
+            if mask.size != rows:
+                mask = np.repeat(mask, rows // mask.size)
+        return self.value_and_gradient(
+            y.reshape(rows) if self.labels else y.reshape(rows, -1),
+            outputs.reshape(rows, columns),
+            None if weights is None else weights.reshape(rows),
+            None if gradient is None else gradient.reshape(rows, columns),
+            mask,
+        )
+
     def value_and_gradient(
-        self, y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray | None, gradient: np.ndarray | None
+        self,
+        y_true: np.ndarray,
+        y_pred: np.ndarray,
+        weights: np.ndarray | None,
+        gradient: np.ndarray | None,
+        mask: np.ndarray | None = None,
     ) -> float:
         """Loss of n rows and its exact derivative with respect to `y_pred`. The hot path: nothing is checked.
 
         Parameters
         ----------
         y_true : ndarray
-            As `y_pred`, or the class indices, int64 (n,), from `check_target`.
+            (n, `target_width`) in the dtype of `y_pred`, or the class indices, int64 (n,), from `check_target`.
         y_pred : ndarray, (n, O)
             C-contiguous, float32 or float64.
         weights : ndarray or None
             (n,), for None all 1.
         gradient : ndarray or None
             As `y_pred`, overwritten by the derivative; None where only the value is wanted.
+        mask : ndarray of bool or None
+            (n,), C-contiguous: the rows that count; for None all.
 
         Returns
         -------
         float
-            ``sum_i w_i l_i / n``. Its bits depend neither on the number of threads nor on `gradient`.
+            ``sum_i w_i l_i / n``, over the rows that count. Its bits depend neither on the number of threads nor on
+            `gradient`; a mask of True alone changes none.
         """
         dtype = y_pred.dtype
         options, unweighted = self._plans.get(dtype) or self._plan(dtype)
@@ -288,13 +370,23 @@ class Loss(ABC):
         if gradient is None:
             gradient = np.empty_like(y_pred)
         rows, columns = y_pred.shape
+        size = y_pred.size if self.elementwise else rows
+        count = size
+        if mask is None:
+            mask = _UNMASKED
+        else:
+            valid = int(np.count_nonzero(mask))
+            if not valid:
+                gradient[...] = 0
+                return 0.0
+            count = valid * (size // rows)
         block = max(1, kernels.CHUNK // columns)
         values = np.empty(-(-rows // block))
         threads = 1 if y_pred.size < _PARALLEL else usable_threads()
         loss, weigh = self.kernel.handle(dtype), kernels.weigh.handle(dtype)
-        losses = np.empty(y_pred.size if self.elementwise else rows, dtype)
+        losses = np.empty(size, dtype)
         kernels.value_and_gradient(
-            threads, loss, weigh, y_true, y_pred, options, weights, block, losses, gradient, values
+            threads, loss, weigh, y_true, y_pred, options, weights, mask, count, block, losses, gradient, values
         )
         return values.item(0) if values.size == 1 else float(values.sum())
 

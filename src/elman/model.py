@@ -3,21 +3,19 @@
 from __future__ import annotations
 
 import os
-import weakref
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
-from elman import archive, checks
-from elman.layers import Input, Layer
-from elman.layers.base import Shape, assign, check_shape, deserialize, display, serialize
-from elman.parameters import ParameterVector, Spec, Weight
-from elman.training.data import check_rows
-from elman.training.trainer import Trainer
+from elman import archive
+from elman.layers import Input
+from elman.layers.base import assign, deserialize, display, serialize
+from elman.parameters import Weight
+from elman.stack import Stack
 
 
-class Sequential(Trainer):
+class Sequential(Stack):
     """A linear stack of layers.
 
     Parameters
@@ -53,195 +51,6 @@ class Sequential(Trainer):
     >>> model.predict(x).shape
     (64, 1)
     """
-
-    def __init__(self, layers: Sequence[Layer] = (), dtype: str = "float32", seed: int | None = None) -> None:
-        self.dtype = checks.float_dtype("dtype", dtype)
-        self.seed = seed if seed is None else checks.integer("seed", seed, 0)
-        self.layers: list[Layer] = []
-        self._input: Input | None = None
-        super().__init__(self.seed)
-        if isinstance(layers, Layer):
-            raise TypeError("layers: expected a sequence of layers, got one layer")
-        for layer in layers:
-            self._append(layer)
-        if self._input is not None and self.layers:
-            self.build(self._input.shape)
-
-    # ---- building
-
-    def add(self, layer: Layer) -> None:
-        """Append a layer to a model that is not built yet.
-
-        Raises
-        ------
-        TypeError, ValueError
-            If it is no layer, or the model is built.
-
-        Examples
-        --------
-        >>> import elman
-        >>> model = elman.Sequential()
-        >>> model.add(elman.layers.LSTM(3))
-        >>> len(model.layers)
-        1
-        """
-        if self._vector is not None:
-            raise ValueError("layer: the model is built already; list all layers when making it")
-        self._append(layer)
-
-    def _append(self, layer: Layer) -> None:
-        if not isinstance(layer, Layer):
-            raise TypeError(f"layers: expected a layer, got {type(layer).__name__} {layer!r}")
-        for part in (layer, *layer.inner()):
-            if any(part is known for known in self._parts()):
-                raise ValueError(f"layers: the same {type(part).__name__} instance stands twice; make a second one")
-        if isinstance(layer, Input):
-            if self.layers or self._input is not None:
-                raise ValueError("layers: Input must be the first layer")
-            self._input = layer
-            return
-        if getattr(layer, "return_state", False):
-            raise ValueError(
-                f"layers: {type(layer).__name__} with return_state=True has several outputs, which Sequential cannot "
-                "pass on; call the layer itself on an array"
-            )
-        self.layers.append(layer)
-
-    def _parts(self) -> list[Layer]:
-        """All layers, with those they hold."""
-        return [part for layer in self.layers for part in (layer, *layer.inner())]
-
-    def build(self, shape: Shape) -> None:
-        """Create the parameters for inputs of `shape`, without the batch; done by the first data if not before.
-
-        Parameters
-        ----------
-        shape : tuple of int or None
-            (T, I) with T None for any length, or (F,).
-
-        Raises
-        ------
-        ValueError
-            If a layer cannot take its input; nothing is built then.
-
-        Examples
-        --------
-        >>> import elman
-        >>> model = elman.Sequential([elman.layers.LSTM(3)])
-        >>> model.build((None, 2))
-        >>> model.count_params()
-        72
-        """
-        if not self.layers:
-            raise ValueError("layers: the model has none")
-        if self._vector is not None:
-            raise ValueError("shape: the model is built already")
-        shapes = self._shapes(tuple(shape))
-        for part in self._parts():
-            if part.owner is not None and part.owner() is not None:
-                raise ValueError(f"layers: {part.name!r} belongs to another model already; make a second one")
-        self._name_layers()
-        specs, counts = [], []
-        for layer, s in zip(self.layers, shapes[:-1], strict=True):
-            own = [Spec(f"{layer.name}/{p.name}", p.shape, p.initializer) for p in layer.specs(s)]
-            specs += own
-            counts.append(len(own))
-        vector = ParameterVector(specs, self.dtype, np.random.default_rng(self.seed))
-        values, gradients = iter(vector.views(vector.values)), iter(vector.views(vector.gradients))
-        for layer, s, n in zip(self.layers, shapes[:-1], counts, strict=True):
-            had = layer.get_weights()
-            arrays = [next(values) for _ in range(n)], [next(gradients) for _ in range(n)]
-            layer.build(s, self.dtype, lambda arrays=arrays: arrays)
-            if [w.shape for w in had] == [p.shape for p in layer.parameters]:
-                layer.set_weights(had)  # a layer that was called alone keeps what it has
-        for part in self._parts():
-            part.owner, part.lock = weakref.ref(self), self.lock
-        self._vector = vector
-        self._input = self._input or Input(shapes[0])
-        self.output_shape = shapes[-1]
-        # The first layer with parameters needs no gradient of its input.
-        self._first = next((k for k, n in enumerate(counts) if n), len(self.layers))
-
-    def _shapes(self, shape: Shape) -> list[Shape]:
-        shapes = [shape]
-        for layer in self.layers:
-            shapes.append(layer.compute_output_shape(shapes[-1]))
-        return shapes
-
-    def _name_layers(self) -> None:
-        taken = [layer.name for layer in self.layers if layer.name]
-        if len(set(taken)) != len(taken):
-            raise ValueError(f"layers: names must differ, got {taken}")
-        for layer in self.layers:
-            if layer.name is None:
-                base = type(layer).__name__.lower()
-                number = sum(name == base or name.startswith(f"{base}_") for name in taken)
-                layer.name = base if number == 0 else f"{base}_{number}"
-                taken.append(layer.name)
-
-    def _built(self) -> ParameterVector:
-        if self._vector is None:
-            raise ValueError("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
-        return self._vector
-
-    # ---- data at the border
-
-    def _check_x(self, x: Any, argument: str = "x", like: np.ndarray | None = None) -> np.ndarray:
-        x = checks.numeric(argument, x)
-        shape = self._input.shape if self._input is not None else None if like is None else self._shape_for(like)
-        if x.ndim == 2 and (self._wants_sequences(x) if shape is None else len(shape) == 2):
-            x = x[:, :, None]
-        check_shape(f"{argument}:", x.shape[1:], self._shape_for(x, argument) if shape is None else shape)
-        check_rows(argument, x, self.dtype)
-        return x
-
-    def _wants_sequences(self, x: np.ndarray) -> bool:
-        """Whether the layers cannot take the vectors x (N, T), but can take them as sequences of one feature."""
-
-        def fits(shape: Shape) -> bool:
-            try:
-                return bool(self._shapes(shape))
-            except ValueError:
-                return False
-
-        return not fits(x.shape[1:]) and (fits((None, 1)) or fits((x.shape[1], 1)))
-
-    def _shape_for(self, x: np.ndarray, argument: str = "x") -> Shape:
-        """The input shape a model that is not built yet takes from x: any number of steps, if the layers allow it."""
-        if not self.layers:
-            raise ValueError("layers: the model has none")
-        if x.ndim not in (2, 3):
-            raise ValueError(f"{argument}: expected (N, time, features), (N, time) or (N, features), got {x.shape}")
-        try:
-            free = (None,) * (x.ndim - 2) + x.shape[-1:]
-            self._shapes(free)
-        except ValueError:
-            self._shapes(x.shape[1:])
-            return x.shape[1:]
-        return free
-
-    def _build_for(self, x: np.ndarray) -> None:
-        if self._vector is None:
-            self.build(self._shape_for(x))
-
-    def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
-        return (len(x), *self._shapes(x.shape[1:])[-1])
-
-    # ---- arithmetic
-
-    def _forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
-        for layer in self.layers:
-            x = layer.forward(x, training=training)
-            if x.dtype != self.dtype:  # kernels would read other numbers
-                raise TypeError(f"layer {layer.name!r}: forward returned {x.dtype}, the model computes in {self.dtype}")
-        return x
-
-    def _backward(self, dy: np.ndarray) -> None:
-        for k in range(len(self.layers) - 1, self._first - 1, -1):
-            dy = self.layers[k].backward(dy, input_gradient=k > self._first)
-            if k > self._first and dy.dtype != self.dtype:
-                name = self.layers[k].name
-                raise TypeError(f"layer {name!r}: backward returned {dy.dtype}, the model computes in {self.dtype}")
 
     # ---- parameters
 
@@ -326,7 +135,12 @@ class Sequential(Trainer):
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Everything the model is: JSON values and arrays."""
         header: dict[str, Any] = {"config": self.get_config(), "shuffle": self._shuffle.bit_generator.state}
-        arrays = {} if self._vector is None else {"parameters": self._vector.values.copy()}
+        header["draws"] = self._draws
+        arrays = {} if self._vector is None else {"parameters": self._vector.values.copy(), **self._states.arrays()}
+        if self._vector is not None:
+            header["noise"] = self._noise
+            if self.loss is not None and self._optimizer_ready:
+                header["trained"] = self._vector.trainable.tolist()
         if self.loss is not None:
             header["compile"] = self.get_compile_config()
             if self._optimizer_ready:
@@ -337,22 +151,39 @@ class Sequential(Trainer):
     def _restore(cls, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> Sequential:
         """The model of a `_state`."""
         model = cls.from_config(header["config"])
-        if "parameters" in arrays:
-            vector, parameters = model._built(), arrays["parameters"]
-            if parameters.shape != vector.values.shape or parameters.dtype != model.dtype:
-                raise ValueError(
-                    f"the configuration has {vector.values.size} {model.dtype} parameters, the file "
-                    f"{parameters.size} {parameters.dtype}"
-                )
-            vector.values[:] = parameters
         if "compile" in header:
             model.compile(**header["compile"])
-            state = {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
-            if state:
-                model._ready_optimizer()
-                model.optimizer.set_state(state)
-        model._shuffle.bit_generator.state = header["shuffle"]
+        model._load_state(header, arrays)
         return model
+
+    def _load_state(self, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+        """Continue from a `_state` of a model of the same configuration, compiled likewise."""
+        parameters = arrays.get("parameters")
+        if parameters is not None:
+            if self._vector is None:
+                if header["config"]["input_shape"] is None:
+                    raise ValueError("it has parameters, but the model is not built")
+                self.build(tuple(header["config"]["input_shape"]))
+            expected = self._vector.values
+            if parameters.shape != expected.shape or parameters.dtype != self.dtype:
+                raise ValueError(
+                    f"the configuration has {expected.size} {self.dtype} parameters, the file "
+                    f"{parameters.size} {parameters.dtype}"
+                )
+        state = {k.removeprefix("optimizer/"): v for k, v in arrays.items() if k.startswith("optimizer/")}
+        if state:
+            self._compiled()
+            flags = header["trained"]
+            if len(flags) != len(self._vector.trainable) or not all(isinstance(f, bool) for f in flags):
+                raise ValueError(f"trained: expected {len(self._vector.trainable)} booleans, got {flags!r}")
+            self._ready_optimizer(flags)
+            self.optimizer.set_state(state)  # refuses what does not fit before anything is written
+        if parameters is not None:
+            self._vector.values[:] = parameters
+            self._set_noise(int(header["noise"]))
+            self._states.restore(arrays)
+        self._draws = int(header["draws"])
+        self._shuffle.bit_generator.state = header["shuffle"]
 
     def __reduce__(self) -> tuple:
         # For copy and pickle: a copied view would no longer belong to the copied vector.

@@ -1,8 +1,8 @@
 """Optimizers: updates of one flat vector of parameters. The registry is `OPTIMIZERS`.
 
-Names, defaults and formulas are Keras's. A step clips the gradients, applies weight decay, then updates. An optimizer
-is a dataclass: its fields are its options, `Optimizer.kernel` its compiled update, `Optimizer.slot_names` the state
-vectors it keeps, `Optimizer.numbers` what the update is told in each step.
+Names, defaults and formulas are Keras's. A step accumulates the gradients, clips them, applies weight decay, updates,
+then averages. An optimizer is a dataclass: its fields are its options, `Optimizer.kernel` its compiled update,
+`Optimizer.slot_names` the state vectors it keeps, `Optimizer.numbers` what the update is told in each step.
 """
 
 from __future__ import annotations

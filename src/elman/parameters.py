@@ -11,11 +11,28 @@ from elman.memory import aligned
 
 
 class Spec(NamedTuple):
-    """A parameter a layer asks for: its name, shape and initializer ``(shape, dtype, rng) -> array``."""
+    """A parameter a layer asks for.
+
+    Attributes
+    ----------
+    name : str
+    shape : tuple of int
+    initializer : callable
+        ``(shape, dtype, rng) -> array``.
+    regularizer : Regularizer or None
+        Its penalty is part of the loss.
+    constraint : Constraint or None
+        Projects the parameter after each update.
+    trainable : bool
+        False freezes it.
+    """
 
     name: str
     shape: tuple[int, ...]
     initializer: Any
+    regularizer: Any = None
+    constraint: Any = None
+    trainable: bool = True
 
 
 class Weight(NamedTuple):
@@ -33,10 +50,18 @@ class ParameterVector:
     values, gradients : ndarray of shape (n,)
     offsets : ndarray of int64, shape (parameters + 1,)
         Where each parameter begins in the vector.
+
+    Raises
+    ------
+    ValueError
+        If a constraint does not fit the shape of its parameter.
     """
 
     def __init__(self, specs: Sequence[Spec], dtype: np.dtype, rng: np.random.Generator) -> None:
         self.specs = list(specs)
+        for spec in self.specs:
+            if spec.constraint is not None:
+                spec.constraint.check(spec.shape)
         sizes = [int(np.prod(s.shape, dtype=np.int64)) for s in self.specs]
         self.offsets = np.cumsum([0, *sizes]).astype(np.int64)
         self.values = aligned(int(self.offsets[-1]), dtype)
@@ -44,6 +69,39 @@ class ParameterVector:
         self.gradients[:] = 0
         for view, spec in zip(self.views(self.values), self.specs, strict=True):
             view[...] = spec.initializer(spec.shape, dtype, rng)
+        self.trainable = [s.trainable for s in self.specs]
+
+    @property
+    def trainable(self) -> np.ndarray:
+        """Array of bool, (parameters,); set it to freeze parameters: those have no penalty and no projection."""
+        return self._trainable
+
+    @trainable.setter
+    def trainable(self, chosen: Sequence[bool]) -> None:
+        chosen = np.array(chosen, bool)
+        if chosen.shape != (len(self.specs),):
+            raise ValueError(f"trainable: expected {len(self.specs)} booleans, got shape {chosen.shape}")
+        self._trainable = chosen
+        rows = zip(self.specs, self.views(self.values), self.views(self.gradients), chosen, strict=True)
+        used = [(s, value, gradient) for s, value, gradient, free in rows if free]
+        # Empty for most models: what they do in each step is then one test.
+        self._penalised = [(s.regularizer, v, g) for s, v, g in used if s.regularizer is not None]
+        self._constrained = [(s.constraint, v) for s, v, _ in used if s.constraint is not None]
+
+    def penalty(self) -> float:
+        """Sum of the regularizers' penalties."""
+        return sum((regularizer(value) for regularizer, value, _ in self._penalised), 0.0)
+
+    def regularize(self) -> float:
+        """`penalty`, with its derivative added to the gradients."""
+        for regularizer, value, gradient in self._penalised:
+            regularizer.add_gradient(value, gradient)
+        return self.penalty()
+
+    def constrain(self) -> None:
+        """Project the parameters that have a constraint, in place."""
+        for constraint, value in self._constrained:
+            constraint.project(value)
 
     def views(self, vector: np.ndarray) -> list[np.ndarray]:
         """`vector` cut into arrays of the parameters' shapes."""

@@ -3,29 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from elman import checks
 from elman.cells import Cell
-from elman.kernels import scan
+from elman.frames import Frame, Noise, located
+from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack, pack_transposed
-from elman.kernels.simd import ROWS, VECTORS, address, lanes
 from elman.memory import Buffers
+from elman.plans import make_plan, panel_bounds, row_bounds, shared
 from elman.threads import usable_threads
-
-# Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
-# one core does about 2 million.
-_PARALLEL_FLOPS = 2_000_000
 
 # Panels whose weight gradients are summed together, and the rows of their matrix (I + H) up to which a block of 256
 # (t, b) rows of x and h stays in the second-level cache beside their sums; above it the block is 128 rows.
 _CHUNK, _BLOCKED_ROWS = 4, 384
 
 _MOST_FRAMES = 8
+
+_NO_MASK = np.empty((0, 0), np.uint8)
+_NO_COUNTS = np.empty(0, np.int64)
+_NO_ZONE = np.empty(0, np.uint64)
 
 
 class Gradients(NamedTuple):
@@ -34,147 +33,9 @@ class Gradients(NamedTuple):
     x: np.ndarray | None
     """(B, T, I), or None if it was not asked for."""
     parameters: list[np.ndarray]
-    """kernel (I, G), recurrent kernel (H, G) if the cell has one, bias if it was given."""
+    """kernel (I, G), recurrent kernel (H, G) if the cell has one, bias if it was given, weights per unit if it has."""
     state: list[np.ndarray]
     """One (B, H) array per state of the cell."""
-
-
-@dataclass(frozen=True)
-class Plan:
-    """The tables kernels need for one cell, input width, unit count and dtype; see `elman.kernels.scan`."""
-
-    width: int
-    padded: int
-    early: int
-    groups: np.ndarray
-    panels: np.ndarray
-    packed: int
-    x_gates: np.ndarray
-    h_gates: np.ndarray
-    x_rows: tuple[int, int]
-    h_rows: tuple[int, int]
-    operand: int
-
-
-@lru_cache(maxsize=256)
-def _plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
-    width = lanes(dtype)
-    block = -(-units // width)
-    padded = block * width
-    groups, panels, offset = [], [], 0
-    for g in sorted(cell.groups, key=lambda g: g.late):
-        kx, kh = inputs * g.has_input, units * g.has_recurrent
-        groups.append((g.first, g.count, kx, kh, offset))
-        for q in range(0, g.count * block, VECTORS):
-            count = min(VECTORS, g.count * block - q)
-            panels.append((g.first * block + q, count, kx, kh, int(g.late), offset + q * width * (kx + kh)))
-        offset += g.count * padded * (kx + kh)
-    late = int(cell.late is not None)
-
-    def by_row(rows: tuple[int, ...]) -> np.ndarray:
-        table = np.full(cell.rows, -1, np.int64)
-        table[list(rows)] = np.arange(len(rows))
-        return table
-
-    return Plan(
-        width=width,
-        padded=padded,
-        early=len(groups) - late,
-        groups=np.array(groups, np.int64),
-        panels=np.array(panels, np.int64),
-        packed=offset,
-        x_gates=by_row(cell.x),
-        h_gates=by_row(cell.h),
-        x_rows=(min(cell.x), len(cell.x)),
-        h_rows=(min(cell.h, default=0), len(cell.h) - late),
-        operand=-1 if cell.operand is None else cell.operand,
-    )
-
-
-@lru_cache(maxsize=256)
-def _row_bounds(batch: int, threads: int, most: int) -> np.ndarray:
-    """Bounds of the shards: at least one per thread, at most `most` rows each, whole tiles where possible."""
-    rows = -(-batch // threads)
-    rows = -(-rows // -(-rows // most))
-    step = ROWS if rows >= ROWS else 4 if rows > 2 else 1
-    rows = -(-rows // step) * step
-    return np.append(np.arange(0, batch, rows), batch).astype(np.int64)
-
-
-@lru_cache(maxsize=256)
-def _balanced(plan_key: tuple, threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels in an order, and bounds in it, that give every thread the same work (longest first)."""
-    panels = _plan(*plan_key).panels
-    cost = (panels[:, 2] + panels[:, 3] + 4) * panels[:, 1]
-    load, mine = [0] * threads, [[] for _ in range(threads)]
-    for i in np.argsort(-cost, kind="stable"):
-        t = load.index(min(load))
-        load[t] += int(cost[i])
-        mine[t].append(int(i))
-    order = [i for part in mine for i in part]
-    return panels[order], np.cumsum([0, *map(len, mine)]).astype(np.int64)
-
-
-def _located(array: np.ndarray) -> tuple[Any, tuple[int, int, int]]:
-    """Address and strides in elements of a (B, T, .) array."""
-    a, b, c = array.strides
-    size = array.itemsize
-    return address(array), (a // size, b // size, c // size)
-
-
-class _Frame:
-    """The arrays of one call shape, cut once out of a recurrence's memory: 20 requests for memory cost 20 us a step."""
-
-    def __init__(self, owner: Recurrence, batch: int, steps: int, *, training: bool, sequences: bool) -> None:
-        plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
-        n = batch * plan.padded
-        recurrent = owner.units * bool(cell.h)
-        flops = 2 * batch * steps * (owner.inputs + recurrent) * owner.units * cell.gates
-        self.parallel = flops > _PARALLEL_FLOPS
-        # Weights that fit the second-level cache are cheap to read again; smaller shards then keep a step's rows in the
-        # first-level cache. Larger weights are streamed once per shard and step, so a shard takes all rows of a thread.
-        self.most_rows = 32 if plan.packed * dtype.itemsize <= 1 << 18 else 1 << 30
-        self.pack_parallel = plan.packed > 1 << 16
-        self.w, self.sums = take("w", (plan.packed,), dtype), take("bias", (cell.rows, plan.padded), dtype)
-        self.s = take("s", (steps + 1 if training else 2, cell.states, n), dtype)
-        self.z = take("z", (steps if training else 1, cell.rows, n), dtype)
-        self.y = take("y", (batch, 0 if training or not sequences else steps, owner.units), dtype)
-        # No reference back to the owner: a cycle would keep the buffers alive until the cyclic collector runs.
-        self._backward: dict[tuple[int, bool], tuple] = {}
-        self._shape = batch, steps
-        by_unit = (*self.s.shape[:2], batch, plan.padded)
-        states = self.s.reshape(by_unit)[..., : owner.units]
-        self.initial = [states[0, k] for k in range(cell.states)]
-        self.last = [states[steps % len(states), k] for k in range(cell.states)]
-        self.outputs = states[1:, 0].transpose(1, 0, 2) if training else self.y
-        self.version = owner.buffers.version
-
-    def backward_arrays(self, owner: Recurrence, threads: int, *, input_gradient: bool) -> tuple:
-        """d, dx, rt, wt, panel, sums, time block; per thread count, as the last three depend on it."""
-        found = self._backward.get((threads, input_gradient))
-        if found is None:
-            found = self._backward[threads, input_gradient] = self._make_backward(owner, threads, input_gradient)
-            self.version = owner.buffers.version
-        return found
-
-    def _make_backward(self, owner: Recurrence, threads: int, input_gradient: bool) -> tuple:
-        batch, steps = self._shape
-        plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
-        columns = cell.gates * owner.units
-        padded_inputs = -(-owner.inputs // plan.width) * plan.width if input_gradient else 0
-        d = take("d", (2, cell.states, self.z.shape[2]), dtype)
-        dx = take("dx", (steps, batch, padded_inputs), dtype)
-        rt = take("rt", (plan.padded * columns * bool(cell.h),), dtype)
-        wt = take("wt", (padded_inputs * columns,), dtype)
-        rows = scan.STEP_ROWS if owner.inputs + owner.units <= _BLOCKED_ROWS else scan.STEP_ROWS // 2
-        time_block = max(1, rows // batch)
-        width = VECTORS * plan.width
-        panel = take("panel", (threads * min(steps, time_block) * min(batch, scan.STEP_ROWS) * width,), dtype)
-        sums = take("sums", (threads * _CHUNK * (owner.inputs + owner.units + 1) * width,), dtype)
-        by_unit = d.reshape(*d.shape[:2], batch, plan.padded)[..., : owner.units]
-        d_last = [by_unit[0, k] for k in range(cell.states)]
-        d_initial = [by_unit[steps % 2, k] for k in range(cell.states)]
-        return d, d_last, d_initial, dx, rt, wt, panel, sums, time_block
 
 
 class Recurrence:
@@ -189,13 +50,15 @@ class Recurrence:
     ) -> None:
         self.cell, self.inputs, self.units, self.dtype = cell, inputs, units, np.dtype(dtype)
         self.key = (cell, inputs, units, self.dtype)
-        self.plan = _plan(*self.key)
+        self.plan = make_plan(*self.key)
         self.buffers = Buffers()
         self.h_order = self.plan.h_gates[self.plan.h_gates >= 0]
         self.x_order = self.plan.x_gates[self.plan.x_gates >= 0]
         self._functions = cell.compiled(activation, recurrent_activation)
-        self._frames: dict[tuple, _Frame] = {}
+        self._frames: dict[tuple, Frame] = {}
         self._handles: dict[bool, tuple] = {}
+        self._tasks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
+        self._none = np.empty((0, 0, units), self.dtype)
 
     def handles(self, *, backward: bool) -> tuple:
         """Addresses of the cell's function, of its late function, and of the product."""
@@ -208,15 +71,38 @@ class Recurrence:
             self._handles[backward] = found
         return found
 
-    def _frame(self, batch: int, steps: int, *, training: bool, sequences: bool) -> _Frame:
-        key = batch, steps, training, sequences
+    def time_block(self, batch: int) -> int:
+        """Steps whose weight gradients are summed together."""
+        rows = weights.STEP_ROWS if self.inputs + self.units <= _BLOCKED_ROWS else weights.STEP_ROWS // 2
+        return max(1, rows // batch)
+
+    def tasks(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
+        """The panels of the weight gradients, shared out to threads."""
+        found = self._tasks.get(threads)
+        if found is None:
+            found = self._tasks[threads] = panel_bounds(self.key, threads)
+        return found
+
+    def segment(self, batch: int, steps: int, checkpoint: int | str | None) -> int:
+        """Steps between two stored states: `checkpoint` or sqrt(T), in whole blocks of the weight gradients; at most T.
+
+        Segments must begin where blocks do, or sums would be made in another order.
+        """
+        if checkpoint is None:
+            return steps
+        interval = int(np.ceil(np.sqrt(steps))) if checkpoint == "sqrt" else int(checkpoint)
+        block = self.time_block(batch)
+        return min(steps, -(-interval // block) * block)
+
+    def _frame(self, batch: int, steps: int, *, training: bool, sequences: bool, noise: Noise) -> Frame:
+        key = batch, steps, training, sequences, noise
         frame = self._frames.get(key)
         if frame is None or frame.version != self.buffers.version:
             # Frames of outgrown memory would keep it alive.
             self._frames = {k: f for k, f in self._frames.items() if f.version == self.buffers.version}
             if len(self._frames) >= _MOST_FRAMES:
                 self._frames.clear()
-            frame = self._frames[key] = _Frame(self, batch, steps, training=training, sequences=sequences)
+            frame = self._frames[key] = Frame(self, batch, steps, training=training, sequences=sequences, noise=noise)
         return frame
 
     def forward(
@@ -227,29 +113,71 @@ class Recurrence:
         *,
         training: bool,
         sequences: bool,
+        mask: np.ndarray | None = None,
+        drop: np.ndarray | None = None,
+        zoneout: np.ndarray | None = None,
+        checkpoint: int | str | None = None,
     ) -> Tape:
-        """Run all steps over x (B, T, I), any strides; `state` is one (B, H) array per state, or None for zeros."""
-        plan = self.plan
+        """Run all steps over x (B, T, I), any strides.
+
+        `state` is one (B, H) array per state, or None for zeros; `mask` (T, B) uint8, contiguous; `drop` (B, H) the
+        factors of recurrent dropout; `zoneout` what `elman.kernels.random.zoneout` gave, drawn in training. With a
+        `checkpoint` training keeps the states at the ends of segments alone.
+        """
         batch, steps, _ = x.shape
-        frame = self._frame(batch, steps, training=training, sequences=sequences)
+        segment = self.segment(batch, steps, checkpoint) if training else steps
+        noise = Noise(drop is not None, zoneout is not None)
+        frame = self._frame(batch, segment, training=training, sequences=sequences, noise=noise)
         threads = usable_threads() if frame.parallel else 1
-        kernel, recurrent, bias = parameters
+        plan = self.plan
+        kernel, recurrent, bias, unit_weights = parameters
         pack(
             threads if frame.pack_parallel else 1,
-            threads, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, frame.sums, self.units,
+            threads, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, frame.bias, self.units,
             plan.width, frame.w,
         )  # fmt: skip
+        if unit_weights.size:
+            frame.spread(frame.u, unit_weights[:, None], self.units)
+        if drop is not None:
+            frame.spread(frame.drop, drop, self.units)
         frame.s[0] = 0
         if state is not None:
             for target, value in zip(frame.initial, state, strict=True):
                 target[...] = value
-        bounds = _row_bounds(batch, threads, frame.most_rows)
-        place = _located(x)
+        tape = Tape(self, x, parameters, frame, mask, threads)
+        if zoneout is not None:
+            tape.zone = zoneout.copy()
+            tape.zone[2] = training
+        if segment < steps:
+            tape.run_segments(segment, sequences=sequences)
+        else:
+            self.run(frame, tape, 0, steps, frame.s, frame.z, frame.y, 0)
+        return tape
+
+    def run(
+        self, frame: Frame, tape: Tape, begin: int, end: int, s: np.ndarray, z: np.ndarray, y: np.ndarray, first: int
+    ) -> None:
+        """Steps `begin` to `end` of a tape, from the state in ``s[0]``; outputs to `y` from its step `first` on."""
+        plan, mask = self.plan, tape.mask
+        place = tape.place if end - begin == tape.steps else located(tape.x[:, begin:end])
+        bounds = tape.bounds
+        if tape.zone.size:
+            tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
         scan.forward(
-            min(threads, len(bounds) - 1), bounds, *self.handles(backward=False), *place, steps, frame.w, frame.sums,
-            plan.groups, plan.early, plan.operand, self.units, plan.width, frame.s, frame.z, frame.y,
+            min(tape.threads, len(bounds) - 1), bounds, frame.most_rows, *self.handles(backward=False),
+            skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
+            end - begin, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
+            mask if mask.size == 0 else mask[begin:end], frame.drop, tape.zone, frame.u, s, z, y, first,
         )  # fmt: skip
-        return Tape(self, x, place, parameters, frame)
+
+
+def checked_interval(checkpoint: Any) -> int | str | None:
+    """`checkpoint` as None, "sqrt" or a positive integer; TypeError or ValueError otherwise."""
+    if checkpoint is None or checkpoint == "sqrt":
+        return checkpoint
+    if isinstance(checkpoint, str):
+        raise ValueError(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
+    return checks.integer("checkpoint", checkpoint)
 
 
 class Tape:
@@ -268,13 +196,75 @@ class Tape:
     """
 
     go_backwards = False
+    zone = _NO_ZONE
 
     def __init__(
-        self, recurrence: Recurrence, x: np.ndarray, place: tuple, parameters: Sequence[np.ndarray], frame: _Frame
+        self,
+        recurrence: Recurrence,
+        x: np.ndarray,
+        parameters: Sequence[np.ndarray],
+        frame: Frame,
+        mask: np.ndarray | None,
+        threads: int,
     ) -> None:
-        self._recurrence, self._x, self._place, self._parameters, self._frame = recurrence, x, place, parameters, frame
+        self._recurrence, self.x, self._parameters, self._frame = recurrence, x, parameters, frame
+        self.place, self.steps, self.threads = located(x), x.shape[1], threads
         self.outputs, self.state = frame.outputs, frame.last
+        self._checkpoints: np.ndarray | None = None
         self._used = False
+        if mask is None:
+            self.mask, self._used_rows, self.bounds = _NO_MASK, _NO_COUNTS, row_bounds(len(x), threads)
+        else:
+            self.mask = mask
+            self.bounds, self._used_rows = shared(mask, threads, recurrence.time_block(len(x)))
+
+    # ---- segments
+
+    def run_segments(self, segment: int, *, sequences: bool) -> None:
+        """The forward pass that stores a state every `segment` steps, and the outputs if they are wanted."""
+        r, frame = self._recurrence, self._frame
+        count = -(-self.steps // segment)
+        stored = r.buffers.take("checkpoints", (count + 1, r.cell.states, frame.s.shape[2]), r.dtype)
+        y = r.buffers.take("y", (len(self.x), self.steps if sequences else 0, r.units), r.dtype)
+        frame.version = r.buffers.version
+        states = frame.s[:, : r.cell.states]
+        stored[0] = states[0]
+        s, z = frame.s[:2], frame.z[:1]
+        for i in range(count):
+            begin, end = i * segment, min((i + 1) * segment, self.steps)
+            r.run(frame, self, begin, end, s, z, y, begin)
+            stored[i + 1] = states[(end - begin) % 2]
+            states[0] = stored[i + 1]
+        self._checkpoints, self.outputs = stored, y
+        by_unit = stored.reshape(*stored.shape[:2], len(self.x), r.plan.padded)[-1, :, :, : r.units]
+        self.state = [by_unit[k] for k in range(r.cell.states)]
+
+    def _segments(self) -> list[tuple[int, int]]:
+        length = self._frame.steps
+        return [(t, min(t + length, self.steps)) for t in range(0, self.steps, length)]
+
+    def _restore(self, i: int) -> None:
+        """Run segment i once more, with everything stored."""
+        frame, (begin, end) = self._frame, self._segments()[i]
+        frame.s[0, : self._recurrence.cell.states] = self._checkpoints[i]
+        steps = end - begin
+        y = self._recurrence._none
+        self._recurrence.run(frame, self, begin, end, frame.s[: steps + 1], frame.z[:steps], y, 0)
+
+    def states_at(self, t: int) -> list[np.ndarray]:
+        """The states before step t, as (B, H) views; to be called before `backward`."""
+        if self._checkpoints is not None:
+            i = min(t // self._frame.steps, len(self._segments()) - 1)
+            self._restore(i)
+            t -= self._segments()[i][0]
+        return list(self._frame.states[t, : self._recurrence.cell.states])
+
+    def gates(self) -> np.ndarray:
+        """What the cell's forward left in the buffer: (T, rows, B, H) views; to be called before `backward`."""
+        z = self._frame.z
+        return z.reshape(*z.shape[:2], len(self.x), -1)[..., : self._recurrence.units]
+
+    # ---- gradients
 
     def backward(
         self,
@@ -304,7 +294,7 @@ class Tape:
             If a shape does not fit, or if the tape was used already: its buffers now hold the gate gradients.
         """
         r = self._recurrence
-        batch, steps, _ = self._x.shape
+        batch, steps, _ = self.x.shape
         if self._used:
             raise ValueError("tape: backward() was called before; run the forward pass again")
         if d_outputs is not None:
@@ -318,11 +308,12 @@ class Tape:
         ]
         gradients = [np.empty(p.shape, r.dtype) for p in self._parameters]
         dx, d_initial = self.run_backward(d_outputs, states, gradients, input_gradient=input_gradient)
-        kernel, recurrent, bias = gradients
+        kernel, recurrent, bias, unit_weights = gradients
         parameters = [
             kernel,
             *([recurrent] if r.cell.h else []),
             *([bias if r.cell.recurrent_bias else bias[0]] if bias.size else []),
+            *([unit_weights] if r.cell.unit_weights else []),
         ]
         if dx is not None:
             dx = (dx[:, ::-1] if self.go_backwards else dx).copy()
@@ -335,36 +326,92 @@ class Tape:
         gradients: Sequence[np.ndarray],
         *,
         input_gradient: bool,
+        norms: np.ndarray | None = None,
     ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-        """`backward` without checks or copies: writes `gradients`, returns views of dx and d_state."""
+        """`backward` without checks or copies: writes `gradients`, returns views of dx and d_state.
+
+        `norms` (T, B), float64, gets the length of the gradient of h after every step.
+        """
         self._used = True
-        r, frame, x = self._recurrence, self._frame, self._x
-        plan, s, z = r.plan, frame.s, frame.z
-        threads = usable_threads() if frame.parallel else 1
-        d, d_last, d_initial, dx, rt, wt, panel, sums, time_block = frame.backward_arrays(
+        r, frame, threads = self._recurrence, self._frame, self.threads
+        plan = r.plan
+        d, by_unit, dx, rt, wt, du, panel, sums, time_block = frame.backward_arrays(
             r, threads, input_gradient=input_gradient
         )
-        kernel, recurrent, _ = self._parameters
+        kernel, recurrent, _, _ = self._parameters
         pack_threads = threads if frame.pack_parallel else 1
         if recurrent.size:
             pack_transposed(pack_threads, threads, recurrent, r.h_order, r.units, plan.width, rt)
         if input_gradient:
             pack_transposed(pack_threads, threads, kernel, r.x_order, r.units, plan.width, wt)
         d[0] = 0
-        for target, value in zip(d_last, d_state, strict=True):
+        for k, value in enumerate(d_state):
             if value is not None:
-                target[...] = value
-        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
-        outputs, output_steps = (self._place, 0) if d_outputs is None else (_located(d_outputs), x.shape[1])
-        bounds = _row_bounds(len(x), threads, frame.most_rows)
-        scan.backward(
-            min(threads, len(bounds) - 1), bounds, *r.handles(backward=True), plan.padded, s,
-            *outputs, output_steps, rt, wt,
-            plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width, z, d, dx,
-        )  # fmt: skip
-        tasks, bounds = _balanced(r.key, threads)
-        scan.weight_gradients(
-            threads, bounds, tasks, _CHUNK, r.handles(backward=True)[2], *self._place, plan.padded, s, z, plan.operand,
-            r.units, plan.width, plan.x_gates, plan.h_gates, time_block, panel, sums, *gradients,
-        )  # fmt: skip
+                by_unit[0, k] = value
+        norms = _NO_NORMS if norms is None else norms
+        scratch = d, du, rt, wt, panel, sums, time_block
+        if self._checkpoints is None:
+            du[...] = 0
+            s, z, mask, used = frame.s, frame.z, self.mask, self._used_rows
+            now = self._piece(self.place, s, z, mask, used, d_outputs, dx, norms, scratch, gradients, (True, True))
+        else:
+            dx = r.buffers.take("dx", (self.steps, *dx.shape[1:]), r.dtype)
+            frame.version = r.buffers.version
+            now = self._pieces(d_outputs, dx, norms, scratch, gradients)
+        unit_weights = gradients[3]
+        if unit_weights.size:
+            du_by_unit = du.reshape(len(du), len(self.x), -1)[..., : r.units]
+            np.add.reduce(du_by_unit, axis=1, out=unit_weights)
+        d_initial = [by_unit[now, k] for k in range(r.cell.states)]
         return (dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None), d_initial
+
+    def _pieces(
+        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple,
+        gradients: Sequence[np.ndarray],
+    ) -> int:  # fmt: skip
+        """Backward over all segments, from the last to the first, each run forward once more; see `_piece`."""
+        frame, segments = self._frame, self._segments()
+        d, du = scratch[:2]
+        du[...] = 0
+        now = 0
+        for i in range(len(segments) - 1, -1, -1):
+            begin, end = segments[i]
+            if now == 1:
+                d[0] = d[1]
+            self._restore(i)
+            s, z = frame.s[: end - begin + 1], frame.z[: end - begin]
+            place = located(self.x[:, begin:end])
+            mask, used, dx_, norms_ = (a[begin:end] if a.size else a for a in (self.mask, self._used_rows, dx, norms))
+            dy = None if d_outputs is None else d_outputs[:, begin:end]
+            ends = i == len(segments) - 1, i == 0
+            now = self._piece(place, s, z, mask, used, dy, dx_, norms_, scratch, gradients, ends)
+        return now
+
+    def _piece(
+        self, place: tuple, s: np.ndarray, z: np.ndarray, mask: np.ndarray, used: np.ndarray, dy: np.ndarray | None,
+        dx: np.ndarray, norms: np.ndarray, scratch: tuple, gradients: Sequence[np.ndarray], ends: tuple[bool, bool],
+    ) -> int:  # fmt: skip
+        """Backward over the steps in s and z; the slot of d that then holds the gradient of the state before them."""
+        r, frame, threads, steps = self._recurrence, self._frame, self.threads, len(z)
+        d, du, rt, wt, panel, sums, time_block = scratch
+        plan = r.plan
+        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
+        outputs, output_steps = (place, 0) if dy is None else (located(dy), steps)
+        cell, late, product = r.handles(backward=True)
+        scan.backward(
+            min(threads, len(self.bounds) - 1), self.bounds, frame.most_rows, cell, late, product,
+            skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, s,
+            *outputs, output_steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
+            mask, used, frame.drop, self.zone, frame.u, z, d, du, dx, norms,
+        )  # fmt: skip
+        tasks, bounds = r.tasks(threads)
+        hidden = r.cell.states if frame.drop.size else 0
+        weights.weight_gradients(
+            threads, bounds, tasks, _CHUNK, product, *place, plan.padded, s, hidden, z,
+            plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, used, time_block, *ends,
+            panel, sums, *gradients[:3],
+        )  # fmt: skip
+        return steps % 2
+
+
+_NO_NORMS = np.empty((0, 0))

@@ -137,10 +137,13 @@ def _dense(dtype: np.dtype) -> None:
 
 def _losses(dtype: np.dtype) -> None:
     def run(large: bool) -> None:
-        outputs = np.full((4096 if large else 2, 64), 0.5, dtype)
-        for loss in map(losses.get, losses.LOSSES):
-            targets = np.zeros(len(outputs), np.int64) if loss.labels else np.zeros_like(outputs)
-            loss.value_and_gradient(targets, outputs, None, np.empty_like(outputs))
+        outputs = np.full((4096 if large else 2, 1, 66), 0.5, dtype)
+        for name in losses.LOSSES:
+            loss = losses.get(name)
+            width = 1 if loss.labels else loss.target_width(outputs.shape, name)
+            shape = (len(outputs), 1) if loss.labels else (len(outputs), 1, width)
+            targets = np.zeros(shape, np.int64 if loss.labels else dtype)
+            loss.on_batch(targets, outputs, None, None, np.empty_like(outputs))
 
     _each_variant(run)
 
@@ -155,8 +158,11 @@ def _optimizers(dtype: np.dtype) -> None:
                 optimizer.apply(vector, np.zeros_like(vector))
         momentum = optimizers.SGD(momentum=0.9), optimizers.SGD(momentum=0.9, nesterov=True)
         amsgrad = optimizers.Adam(amsgrad=True)
-        for optimizer in (*momentum, amsgrad, optimizers.RMSprop(momentum=0.9), optimizers.RMSprop(centered=True)):
+        averaged = optimizers.SGD(use_ema=True, gradient_accumulation_steps=2)
+        rms = optimizers.RMSprop(momentum=0.9), optimizers.RMSprop(centered=True)
+        for optimizer in (*momentum, amsgrad, averaged, *rms):
             optimizer.build(vector, np.array([0, vector.size]))
-            optimizer.apply(vector, np.zeros_like(vector))
+            for _ in range(2):
+                optimizer.apply(vector, np.zeros_like(vector))
 
     _each_variant(run)

@@ -12,8 +12,8 @@ from elman.kernels.pointwise import activate, derivative
 
 
 def _kernels(act, gate):
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             u = activate(gate, z[1, j])
             r = activate(gate, z[2, j])
             n = activate(act, z[0, j] + r * z[3, j])
@@ -22,8 +22,8 @@ def _kernels(act, gate):
             z[1, j] = u
             z[2, j] = r
 
-    def backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             n, u, r, m = z[0, j], z[1, j], z[2, j], z[3, j]
             dh = dnew[0, j]
             dn = (dh - dh * u) * derivative(act, n)  # h = u h' + (1 - u) n
@@ -43,7 +43,16 @@ def _reference(x, r, state, act, gate):
 
 
 GRU = register(
-    Cell("gru", states=1, x=(1, 2, 0), h=(1, 2, 3), kernels=_kernels, reference=_reference, recurrent_bias=True)
+    Cell(
+        "gru",
+        states=1,
+        x=(1, 2, 0),
+        h=(1, 2, 3),
+        kernels=_kernels,
+        reference=_reference,
+        recurrent_bias=True,
+        gate_rows=(("z", 1), ("r", 2), ("h", 0)),
+    )
 )
 """GRU cell whose reset gate acts after the recurrent product; bias (2, 3H)."""
 
@@ -51,27 +60,27 @@ GRU = register(
 
 
 def _kernels_before(act, gate):
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             r = activate(gate, z[1, j])
             z[0, j] = activate(gate, z[0, j])
             z[1, j] = r
             z[3, j] = r * prev[0, j]
 
-    def backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             r, dm = z[1, j], dnew[0, j]  # dm: gradient of the operand m = r h'
             z[1, j] = dm * prev[0, j] * derivative(gate, r)
             dprev[0, j] += dm * r
 
-    def late_forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def late_forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             n, u = activate(act, z[2, j]), z[0, j]
             new[0, j] = n + u * (prev[0, j] - n)
             z[2, j] = n
 
-    def late_backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def late_backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             n, u, dh = z[2, j], z[0, j], dnew[0, j]
             z[2, j] = (dh - dh * u) * derivative(act, n)  # h = u h' + (1 - u) n
             z[0, j] = dh * (prev[0, j] - n) * derivative(gate, u)
@@ -96,6 +105,7 @@ GRU_RESET_BEFORE = register(
         reference=_reference_before,
         late=2,
         operand=3,
+        gate_rows=(("z", 0), ("r", 1), ("h", 2)),
     )
 )
 """GRU cell whose reset gate acts before the recurrent product; bias (3H,)."""

@@ -8,8 +8,8 @@ from elman.kernels.pointwise import activate, derivative
 
 
 def _kernels(act, gate):
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             i = activate(gate, z[0, j])
             f = activate(gate, z[1, j])
             g = activate(act, z[2, j])
@@ -22,8 +22,8 @@ def _kernels(act, gate):
             z[2, j] = g
             z[3, j] = o
 
-    def backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             i, f, g, o = z[0, j], z[1, j], z[2, j], z[3, j]
             # act(c) again: 0.2 ns to compute, 4 bytes per unit and step to keep.
             a = activate(act, new[1, j])
@@ -47,6 +47,15 @@ def _reference(x, r, state, act, gate):
 
 
 LSTM = register(
-    Cell("lstm", states=2, x=(0, 1, 2, 3), h=(0, 1, 2, 3), kernels=_kernels, reference=_reference, forget=1)
+    Cell(
+        "lstm",
+        states=2,
+        x=(0, 1, 2, 3),
+        h=(0, 1, 2, 3),
+        kernels=_kernels,
+        reference=_reference,
+        forget=1,
+        gate_rows=(("i", 0), ("f", 1), ("g", 2), ("o", 3)),
+    )
 )
 """LSTM cell; four gates i, f, g, o and two states h, c."""

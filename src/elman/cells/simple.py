@@ -8,12 +8,12 @@ from elman.kernels.pointwise import activate, derivative
 
 
 def _kernels(act, gate):
-    def forward(z, prev, new, lo, hi):
-        for j in range(lo, hi):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
             new[0, j] = activate(act, z[0, j])
 
-    def backward(z, prev, new, dnew, dprev, lo, hi):
-        for j in range(lo, hi):
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
             z[0, j] = dnew[0, j] * derivative(act, new[0, j])
             dprev[0, j] = 0
 

@@ -21,8 +21,8 @@ CELLS: dict[str, Cell] = {}
 class Kernels(NamedTuple):
     """The compiled functions of a cell for one pair of activations.
 
-    ``forward(z, prev, new, lo, hi)`` and ``backward(z, prev, new, dnew, dprev, lo, hi)`` as `elman.kernels.scan` calls
-    them; the late pair serves cells with a late row.
+    ``forward(z, prev, new, w, at)`` and ``backward(z, prev, new, dnew, dprev, w, dw, at)`` as `elman.kernels.scan`
+    calls them; the late pair serves cells with a late row.
     """
 
     forward: Function
@@ -61,19 +61,32 @@ class Cell:
         gets the sum.
     kernels : callable
         ``kernels(act, gate)`` returns the Python functions ``forward, backward`` (and the late pair) for the codes of
-        `activation` and `recurrent_activation`; see `elman.kernels.pointwise.activate`.
+        `activation` and `recurrent_activation`; see `elman.kernels.pointwise.activate`. They work on the flat indices
+        ``range(at.lo, at.hi)``; a cell that needs whole rows finds `at.units` units in every `at.padded` of them.
     reference : callable
         ``reference(x, r, state, act, gate)``: one step in NumPy, written from the equations. ``x[k]`` is the input
         product of gate k with its bias, ``r(u, k)`` the recurrent product of `u` for gate k with its bias, `state` a
-        tuple, `act` and `gate` the activations. Returns the tuple of new states.
+        tuple, `act` and `gate` the activations. Returns the tuple of new states. A cell with `unit_weights` gets them
+        as a sixth argument (k, H).
     late : int, optional
         The row whose recurrent product takes the row `operand`, written by ``forward``, in place of h.
     operand : int, optional
         See `late`.
+    keep : int
+        Further rows of the buffer, after the operand, without a product: what ``forward`` leaves for ``backward``, or
+        one half of ``backward`` for the other.
+    bias : bool
+        False for a cell to whose products nothing is added, such as one that normalises them.
     recurrent_bias : bool
         True if the bias has two rows, (2, gates * H): one added to ``x W``, one to ``h R``.
     forget : int, optional
         The gate that `unit_forget_bias` sets to 1.
+    unit_weights : tuple of (str, float)
+        Name and initial value of each weight per unit: row k of ``w`` (k, B * Hp), where ``w[k, j]`` is the weight of
+        the unit at j. ``backward`` adds to ``dw[k, j]``. Users see them as one parameter (k, H).
+    gate_rows : tuple of (str, int)
+        Name of each gate and the row of the buffer that holds its activated value after the step, for diagnostics;
+        none for a cell whose only gate is its output.
 
     Raises
     ------
@@ -95,8 +108,12 @@ class Cell:
     reference: Callable[..., tuple[np.ndarray, ...]]
     late: int | None = None
     operand: int | None = None
+    keep: int = 0
+    bias: bool = True
     recurrent_bias: bool = False
     forget: int | None = None
+    unit_weights: tuple[tuple[str, float], ...] = ()
+    gate_rows: tuple[tuple[str, int], ...] = ()
     groups: tuple[Group, ...] = field(init=False, repr=False)
     rows: int = field(init=False)
 
@@ -120,9 +137,21 @@ class Cell:
             )
         if self.states < 1:
             raise ValueError(f"cell {self.name!r}: states must be at least 1, got {self.states}")
+        rows = len(used) + (self.late is not None) + self.keep
+        if self.keep < 0:
+            raise ValueError(f"cell {self.name!r}: keep must be at least 0, got {self.keep}")
+        if self.recurrent_bias and not self.bias:
+            raise ValueError(f"cell {self.name!r}: recurrent_bias needs bias=True")
+        if self.forget is not None and not (self.bias and 0 <= self.forget < len(self.x)):
+            raise ValueError(
+                f"cell {self.name!r}: forget must name one of {len(self.x)} gates with a bias, got {self.forget}"
+            )
+        for gate, row in self.gate_rows:
+            if not 0 <= row < rows:
+                raise ValueError(f"cell {self.name!r}: gate {gate!r} must be in one of {rows} rows, got {row}")
         if len(self.kernels(1, 2)) != (2 if self.late is None else 4):
             raise ValueError(f"cell {self.name!r}: kernels must return {2 if self.late is None else 4} functions")
-        object.__setattr__(self, "rows", len(used) + (self.late is not None))
+        object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "groups", self._grouped(len(used)))
 
     def _grouped(self, rows: int) -> tuple[Group, ...]:
@@ -142,8 +171,8 @@ class Cell:
 
     @property
     def bias_rows(self) -> int:
-        """Rows of the bias: 2 if the recurrent product has its own, else 1."""
-        return 2 if self.recurrent_bias else 1
+        """Rows of the bias: 2 if the recurrent product has its own, 0 if there is none, else 1."""
+        return self.bias * (1 + self.recurrent_bias)
 
     def compiled(self, activation: str, recurrent_activation: str) -> Kernels:
         """The kernels of this cell for two activations, by name."""

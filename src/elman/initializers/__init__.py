@@ -20,6 +20,7 @@ from elman.initializers.plain import (
     Identity,
     Ones,
     Orthogonal,
+    OrthogonalPerGate,
     RandomNormal,
     RandomUniform,
     TruncatedNormal,
@@ -48,6 +49,7 @@ __all__ = [
     "LecunUniform",
     "Ones",
     "Orthogonal",
+    "OrthogonalPerGate",
     "RandomNormal",
     "RandomUniform",
     "TruncatedNormal",
@@ -68,7 +70,7 @@ class _Custom(Initializer):
     function: Callable[..., Any]
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        values = np.asarray(self.function(shape, np.dtype(np.float64)), dtype=np.float64)
+        values = np.array(self.function(shape, np.dtype(np.float64)), dtype=np.float64)  # a copy: callers write into it
         if values.shape != shape:
             raise ValueError(f"initializer: {self.function!r} gave shape {values.shape}, expected {shape}")
         return values
@@ -93,14 +95,17 @@ _CLASSES: tuple[type[Initializer], ...] = (
     LecunNormal,
     LecunUniform,
     Orthogonal,
+    OrthogonalPerGate,
     Identity,
 )
 
 INITIALIZERS: dict[str, type[Initializer]] = {
     **{_snake(c.__name__): c for c in _CLASSES},
     **{c.__name__: c for c in _CLASSES},
+    "uniform": RandomUniform,
+    "normal": RandomNormal,
 }
-"""Every initializer by its snake_case name and by its class name."""
+"""Every initializer by its snake_case name and by its class name; "uniform" and "normal" as in Keras."""
 
 
 def get(identifier: InitializerLike) -> Initializer:
@@ -125,8 +130,8 @@ def get(identifier: InitializerLike) -> Initializer:
 
     Examples
     --------
-    >>> get("he_normal")
-    HeNormal()
+    >>> get("he_normal"), get("uniform")
+    (HeNormal(), RandomUniform(minval=-0.05, maxval=0.05))
     >>> get({"class_name": "Orthogonal", "config": {"gain": 2.0}})
     Orthogonal(gain=2.0)
     """

@@ -227,6 +227,47 @@ class Orthogonal(Initializer):
         return self.gain * (q if rows >= columns else q.T)
 
 
+@dataclass(frozen=True)
+class OrthogonalPerGate(Initializer):
+    """For a recurrent kernel (H, gates * H): an orthogonal (H, H) matrix for each gate, times `gain`.
+
+    `Orthogonal` makes the rows of the whole matrix orthonormal instead, so that the block of one of G gates shortens a
+    state, on average to 1 / sqrt(G) of its length; here each block keeps it.
+
+    Parameters
+    ----------
+    gain : float, default 1.0
+        Length of the rows and columns of each block.
+
+    Raises
+    ------
+    ValueError
+        When called with a shape of other than two axes, or whose columns are no whole multiple of its rows.
+
+    Notes
+    -----
+    Each block is what `Orthogonal` draws, one gate after the other.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> r = OrthogonalPerGate()((2, 6), np.float64, np.random.default_rng(0))
+    >>> bool(np.allclose(r @ r.T, 3 * np.eye(2)))
+    True
+    """
+
+    gain: float = 1.0
+
+    def __post_init__(self) -> None:
+        store(self, gain=number("gain", self.gain, -math.inf))
+
+    def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
+        if len(shape) != 2 or not all(shape) or shape[1] % shape[0]:
+            raise ValueError(f"shape: OrthogonalPerGate makes recurrent kernels (H, gates * H), got shape {shape}")
+        block = Orthogonal(self.gain)
+        return np.concatenate([block.draw((shape[0], shape[0]), rng) for _ in range(shape[1] // shape[0])], axis=1)
+
+
 def truncated(shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
     """Standard normal values, drawn again while outside +-2 (4.6 % of them each time)."""
     values = rng.standard_normal(shape)

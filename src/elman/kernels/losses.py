@@ -322,45 +322,72 @@ def cosine(y, p, options, columns, lo, hi, losses, gradient):
 # ---- driver ----------------------------------------------------------------------------------------------------
 
 
-def _weigh(losses, weights, columns, lo, hi, chunk, gradient, values):
-    """Scale the derivatives of a chunk by weight / number of losses, and sum its losses, so scaled, in float64."""
+def _weigh(losses, weights, mask, columns, count, lo, hi, chunk, gradient, values):
+    """Scale the derivatives of a chunk by weight / count, and sum its losses, so scaled, in float64.
+
+    Rows of which the mask is False have the loss 0 and the derivative 0, whatever stands there. An empty mask means
+    True, an empty weight 1.
+    """
     per = np.uint64(losses.size) // (np.uint64(gradient.size) // columns)
-    scale, total = 1.0 / np.float64(losses.size), 0.0
-    narrow = gradient.dtype.type(scale)
-    if weights.size == 0:
+    scale, total = 1.0 / np.float64(count), 0.0
+    narrow, zero = gradient.dtype.type(scale), gradient.dtype.type(0)
+    if weights.size == 0 and mask.size == 0:
         for k in range(lo * per, hi * per):
             total += losses[k]
         for k in range(lo * columns, hi * columns):
             gradient[k] *= narrow
+    elif weights.size == 0:
+        # Added one by one, as above: the same bits where every row is valid.
+        for i in range(lo, hi):
+            if mask[i]:
+                for k in range(i * per, i * per + per):
+                    total += losses[k]
+                for k in range(i * columns, i * columns + columns):
+                    gradient[k] *= narrow
+            else:
+                for k in range(i * columns, i * columns + columns):
+                    gradient[k] = zero
     else:
         for i in range(lo, hi):
-            part = 0.0
-            for k in range(i * per, i * per + per):
-                part += losses[k]
-            total += part * weights[i]
-            factor = weights[i] * narrow
-            for k in range(i * columns, i * columns + columns):
-                gradient[k] *= factor
+            if mask.size == 0 or mask[i]:
+                part = 0.0
+                for k in range(i * per, i * per + per):
+                    part += losses[k]
+                total += part * weights[i]
+                factor = weights[i] * narrow
+                for k in range(i * columns, i * columns + columns):
+                    gradient[k] *= factor
+            else:
+                for k in range(i * columns, i * columns + columns):
+                    gradient[k] = zero
     values[chunk] = total * scale
 
 
 weigh = Function(
     _weigh,
-    lambda dtype: (*(vector(dtype),) * 2, *(types.uint64,) * 4, vector(dtype), vector(np.dtype(np.float64))),
+    lambda dtype: (
+        *(vector(dtype),) * 2,
+        vector(np.dtype(np.bool_)),
+        *(types.uint64,) * 5,
+        vector(dtype),
+        vector(np.dtype(np.float64)),
+    ),
 )
 
 
 @Entry
-def value_and_gradient(loss, weigh, y, p, options, weights, block, losses, gradient, values):
+def value_and_gradient(loss, weigh, y, p, options, weights, mask, count, block, losses, gradient, values):
     """Loss and gradient of p (rows, columns), chunk by chunk of `block` rows.
 
-    ``values[c]`` is the share of chunk c in the mean loss. `losses` is scratch: one per value or one per row, as the
-    loss is elementwise or rowwise. `weights` are (rows,), or empty for 1.
+    ``values[c]`` is the share of chunk c in the loss, the sum over all rows divided by `count`. `losses` is scratch:
+    one per value or one per row, as the loss is elementwise or rowwise. `weights` and `mask` are (rows,), or empty for
+    1 and True.
     """
     rows, columns = p.shape[0], np.uint64(p.shape[1])
     y_flat, p_flat, g_flat = y.reshape(y.size), p.reshape(p.size), gradient.reshape(gradient.size)
+    number = np.uint64(count)
     for c in prange(values.size):
         begin = np.int64(c) * block
         lo, hi = np.uint64(begin), np.uint64(min(begin + block, rows))
         invoke(loss, y_flat, p_flat, options, columns, lo, hi, losses, g_flat)
-        invoke(weigh, losses, weights, columns, lo, hi, np.uint64(c), g_flat, values)
+        invoke(weigh, losses, weights, mask, columns, number, lo, hi, np.uint64(c), g_flat, values)

@@ -157,14 +157,14 @@ def _pack_rows(matrix, gates, h, block, width, q, count, first, target, to):
 def pack(shards, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target):
     """Pack input and recurrent weights into the panels of the forward products, and add up the biases.
 
-    `panels` (n, 6) holds, per panel, the vector it begins at, the number of vectors, the input rows, the recurrent
-    rows, whether it is late, and its offset in `target`. `bias` (0..2, G) goes to `sums` (rows, Hp), one value per
-    column of the products.
+    `panels` (n, 7) holds, per panel, the vector it begins at, the number of vectors, the input rows, the recurrent
+    rows, whether it is late, its offset in `target`, and that of the sums of its gradient. `bias` (0..2, G) goes to
+    `sums` (rows, Hp), one value per column of the products.
     """
     block = sums.shape[1] // width
     for shard in prange(shards):
         for i in range(np.int64(shard), panels.shape[0], shards):
-            q, count, rows_x, rows_h, _, to = panels[i]
+            q, count, rows_x, rows_h, _, to, _ = panels[i]
             if rows_x:
                 _pack_rows(kernel, x_gates, h, block, width, q, count, np.int64(0), target, to)
             if rows_h:

@@ -1,9 +1,11 @@
-"""Updates of one flat vector of parameters, the one driver that runs them, and gradient clipping.
+"""Updates of one flat vector of parameters, the one driver that runs them, the guard, and gradient clipping.
 
 An update is one function by address, ``update(p, g, slots, hyper, lo, hi)``: parameters, gradients, the state vectors
 as the rows of `slots`, and the numbers of this step. ``hyper[0]`` is weight decay times learning rate and belongs to
-the driver; the update finds its own numbers, named in the first line of each, from ``hyper[1]`` on.
+the driver; the update finds its own numbers, named in the first line of each, from ``hyper[1]`` on. The functions for
+`each` have the same signature and find theirs from ``hyper[0]`` on.
 
+`chunks` are the pieces of the vector that are worked on, rows of (begin, end): frozen tensors are in none of them.
 Chunks have a fixed size and are computed entirely by functions reached by address, so the bits are the same for any
 number of threads.
 """
@@ -11,13 +13,52 @@ number of threads.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 
-from elman.jit import Entry, Function, invoke, matrix, prange, types, vector
+from elman.jit import Entry, Function, helper, invoke, matrix, prange, types, vector
 
 CHUNK = 16384
-"""Parameters per chunk."""
+"""Most parameters in a chunk."""
+
+
+class Layout(NamedTuple):
+    """Where the kernels work on a vector, and their scratch.
+
+    Attributes
+    ----------
+    runs : list of (begin, end)
+        The trainable parts, longest possible.
+    chunks : ndarray of int64, (chunks, 2)
+        The runs, cut.
+    bad : ndarray of int64, (chunks,)
+    pieces : ndarray of int64, (pieces, 2)
+        What norms are taken over: tensors, or the runs where there is one norm for all.
+    groups : ndarray of int64
+        Where the pieces of each norm begin, and the end.
+    norms : ndarray of float64
+    """
+
+    runs: list[tuple[int, int]]
+    chunks: np.ndarray
+    bad: np.ndarray
+    pieces: np.ndarray
+    groups: np.ndarray
+    norms: np.ndarray
+
+
+def layout(tensors: list[tuple[int, int]], per_tensor: bool) -> Layout:
+    """The layout for the trainable tensors, in ascending order, with a norm for each or one for all."""
+    runs: list[tuple[int, int]] = []
+    for begin, end in tensors:
+        if runs and runs[-1][1] == begin:
+            begin = runs.pop()[0]
+        runs.append((begin, end))
+    cuts = [(k, min(k + CHUNK, end)) for begin, end in runs for k in range(begin, end, CHUNK)]
+    chunks, pieces = (np.array(p, np.int64).reshape(-1, 2) for p in (cuts, tensors if per_tensor else runs))
+    groups = np.arange(len(pieces) + 1) if per_tensor else np.array([0, len(pieces)])
+    return Layout(runs, chunks, np.empty(len(cuts), np.int64), pieces, groups, np.empty(groups.size - 1))
 
 
 def update_function(python: Callable[..., None]) -> Function:
@@ -184,40 +225,145 @@ def rmsprop_centered_momentum(p, g, slots, hyper, lo, hi):
         p[k] -= m[k]
 
 
+@update_function
+def collect(p, g, slots, hyper, lo, hi):
+    """g += p, for gradients g and their accumulator p."""
+    for k in range(lo, hi):
+        g[k] += p[k]
+
+
+@update_function
+def keep(p, g, slots, hyper, lo, hi):
+    """p = g, for a sum of gradients g and their accumulator p."""
+    for k in range(lo, hi):
+        p[k] = g[k]
+
+
+@update_function
+def release(p, g, slots, hyper, lo, hi):
+    """g /= n; p = 0, for a sum of n gradients g and their accumulator p."""
+    n, zero = hyper[0], hyper.dtype.type(0)
+    for k in range(lo, hi):
+        g[k] /= n
+        p[k] = zero
+
+
+@update_function
+def average(p, g, slots, hyper, lo, hi):
+    """g = mu g + rest p, for averages g of the parameters p."""
+    mu, rest = hyper[0], hyper[1]
+    for k in range(lo, hi):
+        g[k] = mu * g[k] + rest * p[k]
+
+
+@helper
+def _bad(g, lo, hi):
+    """How many of the values from lo to hi are NaN or infinite.
+
+    A sum is finite only if every term is; where it is not, perhaps by overflow, the values are looked at one by one.
+    """
+    total = g.dtype.type(0)
+    for k in range(lo, hi):
+        total += g[k]
+    count = 0
+    if not np.abs(total) < np.inf:
+        for k in range(lo, hi):
+            count += 0 if np.abs(g[k]) < np.inf else 1
+    return count
+
+
+@helper
+def _bad_pieces(g, pieces, first, last):
+    """How many of the values in the pieces from first to last are NaN or infinite."""
+    count = 0
+    for j in range(first, last):
+        count += _bad(g, np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1]))
+    return count
+
+
 @Entry
-def step(update, decay, p, g, slots, hyper):
-    """Weight decay, where there is any, and the update of all parameters, in place."""
-    for c in prange((p.size + CHUNK - 1) // CHUNK):
-        begin = np.int64(c) * CHUNK
-        lo, hi = np.uint64(begin), np.uint64(min(begin + CHUNK, p.size))
+def step(update, decay, p, g, slots, hyper, chunks, bad):
+    """Weight decay, where there is any, and the update, in place; False and nothing done if a gradient is not finite.
+
+    `bad` (chunks,) is scratch.
+    """
+    for c in prange(bad.size):
+        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
+    count = 0
+    for c in range(bad.size):
+        count += bad[c]
+    if count > 0:
+        return False
+    for c in prange(bad.size):
+        lo, hi = np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1])
         if hyper[0] != 0:
             invoke(decay, p, g, slots, hyper, lo, hi)
         invoke(update, p, g, slots, hyper, lo, hi)
+    return True
 
 
 @Entry
-def clip_norms(g, offsets, limit):
-    """Scale each piece of g between two offsets so that its norm is at most `limit`; leave it if the norm is no number.
+def each(function, p, g, slots, hyper, chunks):
+    """One function on all chunks, in place."""
+    for c in prange(chunks.shape[0]):
+        invoke(function, p, g, slots, hyper, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
 
-    The squares are summed in float64, so a norm of float32 values never overflows.
-    """
-    for i in range(offsets.size - 1):
-        lo, hi = np.uint64(offsets[i]), np.uint64(offsets[i + 1])
-        total = 0.0
+
+@Entry
+def finite(g, chunks, bad):
+    """False if a value in a chunk is NaN or infinite; `bad` (chunks,) is scratch."""
+    for c in prange(bad.size):
+        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
+    count = 0
+    for c in range(bad.size):
+        count += bad[c]
+    return count == 0
+
+
+@helper
+def _squares(g, pieces, first, last, scale):
+    """Sum of (scale x)^2 over the pieces from first to last, in float64: that of float32 values never overflows."""
+    total = 0.0
+    for j in range(first, last):
+        lo, hi = np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1])
         for k in range(lo, hi):
-            x = np.float64(g[k])
+            x = np.float64(g[k]) * scale
             total += x * x
-        norm = np.sqrt(total)
-        if norm > limit and norm < np.inf:
-            factor = g.dtype.type(limit / norm)
-            for k in range(lo, hi):
-                g[k] *= factor
+    return total
 
 
 @Entry
-def clip_values(g, limit):
-    """Hold every value of g in [-limit, limit]; NaN stays NaN."""
+def clip_norms(g, pieces, groups, norms, limit):
+    """Scale each group's values to a norm of at most `limit`; False, and g as it was, if a value is not finite.
+
+    Group i is the pieces, rows of (begin, end), from groups[i] to groups[i + 1]. `norms` (groups,) is scratch.
+    """
+    for i in range(norms.size):
+        norms[i] = np.sqrt(_squares(g, pieces, groups[i], groups[i + 1], 1.0))
+        if not norms[i] < np.inf:
+            if _bad_pieces(g, pieces, groups[i], groups[i + 1]) > 0:
+                return False
+            # The squares of float64 values above 1e154 overflow.
+            norms[i] = np.sqrt(_squares(g, pieces, groups[i], groups[i + 1], 1e-160)) * 1e160
+    for i in range(norms.size):
+        if norms[i] > limit:
+            factor = g.dtype.type(limit / norms[i])
+            for j in range(groups[i], groups[i + 1]):
+                lo, hi = np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1])
+                for k in range(lo, hi):
+                    g[k] *= factor
+    return True
+
+
+@Entry
+def clip_values(g, pieces, limit):
+    """Hold every value of the pieces in [-limit, limit]; False, and g as it was, if one is not finite."""
+    if _bad_pieces(g, pieces, 0, pieces.shape[0]) > 0:
+        return False
     high = g.dtype.type(limit)
-    for k in range(g.size):
-        x = high if g[k] > high else g[k]
-        g[k] = -high if x < -high else x
+    for j in range(pieces.shape[0]):
+        lo, hi = np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1])
+        for k in range(lo, hi):
+            x = high if g[k] > high else g[k]
+            g[k] = -high if x < -high else x
+    return True

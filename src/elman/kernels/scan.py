@@ -12,10 +12,23 @@ rows per unit. Row and unit of a sequence form one flat index ``j = b * Hp + uni
     products declared for one row meet as a sum in registers. The cell's forward replaces them by what BPTT needs, its
     backward replaces that by the gradients of the products: one buffer serves all three.
 ``d[p, k, j]``
-    gradient of state k; p alternates between "after the step" and "before the step".
+    gradient of state k; p alternates between "after the step" and "before the step". ``d[2]`` is scratch.
+``u[k, j]``
+    the cell's weights per unit, repeated for every sequence; ``du`` their gradients, per sequence.
 
 A cell may declare one *late* row, whose recurrent product takes a row computed in this step (the *operand*, such as
 ``reset * h``) in place of h. It then has a second pair of functions.
+
+``mask[t, b]`` is 1 where sequence b uses step t; elsewhere every state is carried over. A step computes the sequences
+up to the last one that uses it: with sequences ordered by length, padding costs no arithmetic.
+
+``drop[j]`` holds the factors of recurrent dropout. The products with R then take ``h * drop``, kept as one more row of
+s behind the states; the cell sees h itself.
+
+``zone`` holds zoneout (Krueger et al., 2016), as `elman.kernels.random.zoneout` makes it: after the cell every element
+of state k either keeps what it was before the step or takes what the cell computed. Element (t, k, b, unit) of the
+stream decides, whatever the shard and the padding; the way back draws it again. The cell's backward needs what the cell
+computed, which is as many rows of s as there are states, the last ones; the cell writes and reads them as its states.
 
 Rows of the batch are independent: each shard runs all steps on its own rows. Inference passes two slots of s and one
 of z, which are used in turn; training passes T + 1 and T.
@@ -23,280 +36,269 @@ of z, which are used in turn; training passes T + 1 and T.
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 
 from elman.jit import Entry, helper, invoke, matrix, prange, types
-from elman.kernels.simd import element, gather, pointer, pointer_at
+from elman.kernels.simd import element, pointer, pointer_at
+
+
+class Span(NamedTuple):
+    """Where a cell works: flat indices from `lo` to `hi`, which are whole sequences of `padded` units, `units` used."""
+
+    lo: int
+    hi: int
+    units: int
+    padded: int
+
+
+_SPAN = types.NamedUniTuple(types.uint64, 4, Span)
 
 
 def forward_signature(dtype: np.dtype) -> tuple:
-    """Types of ``forward(z, prev, new, lo, hi)``."""
-    return (matrix(dtype),) * 3 + (types.uint64,) * 2
+    """Types of ``forward(z, prev, new, w, at)``."""
+    return (matrix(dtype),) * 4 + (_SPAN,)
 
 
 def backward_signature(dtype: np.dtype) -> tuple:
-    """Types of ``backward(z, prev, new, dnew, dprev, lo, hi)``."""
-    return (matrix(dtype),) * 5 + (types.uint64,) * 2
+    """Types of ``backward(z, prev, new, dnew, dprev, w, dw, at)``."""
+    return (matrix(dtype),) * 7 + (_SPAN,)
+
+
+@helper
+def _active(mask, t, begin, end):
+    """Number of sequences of the shard up to the last one that uses step t; all of them without a mask."""
+    if mask.size == 0:
+        return end - begin
+    last = end
+    while last > begin and mask[t, last - 1] == 0:
+        last -= 1
+    rows = last - begin
+    # A row more is cheaper than the third of three left over by tiles of 4: it counts as one with a hole.
+    return min(end - begin, rows + 1) if rows % 4 == 3 else rows
+
+
+@helper
+def _products(g, is_late, rows, multiply, units, width, xp, xo, xb, xi, sp, so, zp, zo, operand_row, n, wp, bp, groups):
+    """One group of gates: ``x W + b + h R`` into its rows of the buffer."""
+    row, count, kx, kh, offset = groups[g]
+    block = units // width
+    invoke(
+        multiply, rows, count * block, width, block,
+        xp, xo, xb, xi, kx,
+        zp if is_late else sp, zo + operand_row * n if is_late else so, units, np.int64(1), kh, np.int64(0),
+        np.int64(1),
+        wp, offset, kx + kh, np.int64(0),
+        bp, row * units, units, np.int64(0),
+        zp, zo + row * n, n, units,
+    )  # fmt: skip
 
 
 @helper
 def _forward_shard(
-    begin, end, cell, late, multiply, x, x_strides, steps, w, bias, groups, early, operand, h, width, s, z, y
-):
+    begin, end, cell, late, multiply, rare, x, x_strides, steps, w, bias, groups, early, operand, h, width, mask, drop,
+    zone, u, s, z, y, first,
+):  # fmt: skip
+    carry_, zone_out_ = rare
     units, n = bias.shape[1], s.shape[2]
-    rows, block = end - begin, units // width
+    states = zone.size - 3 if zone.size > 0 else s.shape[1] - (drop.size > 0)
+    hidden = states if drop.size > 0 else np.int64(0)
+    own = s.shape[1] - states if zone.size > 0 else np.int64(0)
     xb, xt, xi = x_strides
     xp, wp, bp, sp, zp = pointer_at(x, s), pointer(w), pointer(bias), pointer(s), pointer(z)
     lo, hi, start = np.uint64(begin * units), np.uint64(end * units), begin * units
+    if drop.size > 0:
+        for j in range(lo, hi):
+            s[0, hidden, j] = s[0, 0, j] * drop[j]
     for t in range(steps):
         before, after, slot = t % s.shape[0], (t + 1) % s.shape[0], t % z.shape[0]
-        zo = slot * z.shape[1] * n + start
-        for g in range(groups.shape[0]):
-            row, count, kx, kh, offset = groups[g]
+        rows = _active(mask, t, begin, end)
+        at = Span(lo, np.uint64((begin + rows) * units), np.uint64(h), np.uint64(units))
+        xo, zo = begin * xb + t * xt, slot * z.shape[1] * n + start
+        so = (before * s.shape[1] + hidden) * n + start
+        new = s[after, own:]
+        if rows > 0:
+            for g in range(early):
+                _products(
+                    g, False, rows, multiply, units, width, xp, xo, xb, xi, sp, so, zp, zo, operand, n, wp, bp, groups
+                )
+            invoke(cell, z[slot], s[before], new, u, at)
             # The late product, last in the table, takes its operand from the buffer once the cell has written it.
-            is_late = g >= early
-            if is_late:
-                invoke(cell, z[slot], s[before], s[after], lo, hi)
-            invoke(
-                multiply, rows, count * block, width, block,
-                xp, begin * xb + t * xt, xb, xi, kx,
-                zp if is_late else sp, zo + operand * n if is_late else before * s.shape[1] * n + start,
-                units, np.int64(1), kh, np.int64(0), np.int64(1),
-                wp, offset, kx + kh, np.int64(0),
-                bp, row * units, units, np.int64(0),
-                zp, zo + row * n, n, units,
-            )  # fmt: skip
-        invoke(late if early < groups.shape[0] else cell, z[slot], s[before], s[after], lo, hi)
+            if early < groups.shape[0]:
+                if drop.size > 0:
+                    for j in range(lo, at.hi):
+                        z[slot, operand, j] *= drop[j]
+                _products(
+                    early, True, rows, multiply, units, width, xp, xo, xb, xi, sp, so, zp, zo, operand, n, wp, bp,
+                    groups,
+                )  # fmt: skip
+                invoke(late, z[slot], s[before], new, u, at)
+            if zone.size > 0:
+                invoke(zone_out_, zone, t, begin, rows, units, h, s[before], new, s[after])
+        if mask.size > 0:
+            invoke(carry_, mask, t, begin, rows, end, units, states, s[before], s[after])
+            if zone.size > 0:
+                # What overflowed at an excluded step would be NaN on the way back, times whatever gradient.
+                invoke(carry_, mask, t, begin, rows, end, units, states, s[before], new)
+        if drop.size > 0:
+            for j in range(lo, hi):
+                s[after, hidden, j] = s[after, 0, j] * drop[j]
         if y.shape[1] > 0:
             for b in range(begin, end):
-                out, state = y[b, t], s[after, 0, b * units : b * units + h]
+                out, state = y[b, first + t], s[after, 0, b * units : b * units + h]
                 for j in range(h):
                     out[j] = state[j]
 
 
 @Entry
-def forward(bounds, cell, late, multiply, x, x_strides, steps, w, bias, groups, early, operand, h, width, s, z, y):
-    """All `steps` forward. `y` (B, T, H) gets the outputs, or has no steps if they are not wanted or stay in `s`.
+def forward(
+    bounds, most_rows, cell, late, multiply, rare, x, x_strides, steps, w, bias, groups, early, operand, h, width, mask,
+    drop, zone, u, s, z, y, first,
+):  # fmt: skip
+    """All `steps` forward. `y` (B, ., H) gets the outputs from its step `first` on; none if it has no steps.
 
-    `x` is an address, `x_strides` its strides (batch, time, feature) in elements.
+    `x` is an address, `x_strides` its strides (batch, time, feature) in elements. `bounds` are those of the sequences
+    of each thread, which are taken at most `most_rows` at a time. `rare` are the addresses of `carry` and `zone_out`.
     """
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
-        _forward_shard(
-            bounds[i], bounds[i + 1], cell, late, multiply,
-            x, x_strides, steps, w, bias, groups, early, operand, h, width, s, z, y,
+        for begin in range(bounds[i], bounds[i + 1], most_rows):
+            _forward_shard(
+                begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare,
+                x, x_strides, steps, w, bias, groups, early, operand, h, width, mask, drop, zone, u, s, z, y, first,
+            )  # fmt: skip
+
+
+@helper
+def _through_weights(
+    multiply, rows, columns, width, zp, zo, first, count, units, h, n, panels, depth, skip, target, to, stride
+):
+    """Add the gradients of `count` products, from buffer row `first` on, times transposed weights to `target`."""
+    one, zero = np.int64(1), np.int64(0)
+    invoke(
+        multiply, rows, columns, width, columns,
+        zp, zero, zero, zero, zero,
+        zp, zo + first * n, units, one, h, n, count,
+        panels, zero, depth, skip,
+        target, to, zero, stride, target, to, zero, stride,
+    )  # fmt: skip
+
+
+@helper
+def _backward_step(
+    t, begin, rows, cell, late, multiply, units, s, own, rt, h_rows, operand, h, width, drop, u, z, d, now, du
+):
+    """From the gradients of the states after step t, ``d[now]``, to those before it and to those of the products."""
+    n, block, start = z.shape[2], units // width, begin * units
+    after, before, new = d[now], d[1 - now], s[t + 1, own:]
+    lo, hi = np.uint64(start), np.uint64(start + rows * units)
+    at = Span(lo, hi, np.uint64(h), np.uint64(units))
+    zp, dp, rp = pointer(z), pointer(d), pointer(rt)
+    zo, plane = t * z.shape[1] * n + start, d.shape[1] * n
+    h_first, h_count = h_rows
+    depth = (h_count + (operand >= 0)) * h
+    if operand >= 0:
+        invoke(late, z[t], s[t], new, after, before, u, du, at)
+        # Gradient of the operand, from the late row through its block of the recurrent weights, into d[after].
+        for j in range(lo, hi):
+            after[0, j] = 0
+        _through_weights(
+            multiply, rows, block, width, zp, zo, h_first + h_count, np.int64(1), units, h, n, rp, depth, h_count * h,
+            dp, now * plane + start, units,
         )  # fmt: skip
+        if drop.size > 0:
+            for j in range(lo, hi):
+                after[0, j] *= drop[j]
+    invoke(cell, z[t], s[t], new, after, before, u, du, at)
+    if h_count > 0:
+        # Dropped, the product goes to scratch first: h itself gets its gradient times the factor.
+        to = (1 - now) * plane + start
+        if drop.size > 0:
+            to = (2 * d.shape[1] + d.shape[1] - 1) * n + start
+            scratch = d[2, d.shape[1] - 1]
+            for j in range(lo, hi):
+                scratch[j] = 0
+        _through_weights(
+            multiply, rows, block, width, zp, zo, h_first, h_count, units, h, n, rp, depth, np.int64(0), dp, to, units
+        )
+        if drop.size > 0:
+            for j in range(lo, hi):
+                before[0, j] += d[2, d.shape[1] - 1, j] * drop[j]
 
 
 @helper
 def _backward_shard(
-    begin, end, cell, late, multiply, units, s, dy, dy_strides, dy_steps, rt, wt, x_rows, h_rows, operand, h, width,
-    z, d, dx,
+    begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, rt, wt, x_rows, h_rows, operand, h,
+    width, mask, used, drop, zone, u, z, d, du, dx, norms,
 ):  # fmt: skip
-    steps, n = z.shape[0], z.shape[2]
-    rows, block, start = end - begin, units // width, begin * units
-    lo, hi = np.uint64(begin * units), np.uint64(end * units)
-    zp, dp, xp, rp, wp, yp = pointer(z), pointer(d), pointer(dx), pointer(rt), pointer(wt), pointer_at(dy, z)
+    set_aside_, restore_, hold_, release_ = rare
+    steps, n, states = z.shape[0], z.shape[2], d.shape[1] - 1
+    own = s.shape[1] - states if zone.size > 0 else np.int64(0)
+    start = begin * units
+    xp, wp, yp = pointer(dx), pointer(wt), pointer_at(dy, z)
     yb, yt, yj = dy_strides
-    one, zero = np.int64(1), np.int64(0)
-    h_first, h_count = h_rows
     x_first, x_count = x_rows
-    depth = (h_count + (operand >= 0)) * h
     now = 0
     for i in range(steps):
         t = steps - 1 - i
-        zo = t * z.shape[1] * n + start
         after, before = d[now], d[1 - now]
+        rows = _active(mask, t, begin, end)
         if dy_steps > 0:
             for b in range(begin, end):
                 out, gradient = after[0, b * units : b * units + h], b * yb + t * yt
                 for j in range(h):
                     out[j] += element(yp, gradient + j * yj)
-        if operand >= 0:
-            invoke(late, z[t], s[t], s[t + 1], after, before, lo, hi)
-            # Gradient of the operand, from the late row through its block of the recurrent weights, into d[after].
-            so = now * d.shape[1] * n + start
-            for j in range(lo, hi):
-                after[0, j] = 0
-            invoke(
-                multiply, rows, block, width, block,
-                zp, zero, zero, zero, zero,
-                zp, zo + (h_first + h_count) * n, units, one, h, zero, one,
-                rp, zero, depth, h_count * h,
-                dp, so, zero, units, dp, so, zero, units,
+        if norms.size > 0:
+            for b in range(begin, end):
+                total = 0.0
+                for j in range(b * units, b * units + h):
+                    total += np.float64(after[0, j]) * np.float64(after[0, j])
+                norms[t, b] = np.sqrt(total)
+        if mask.size > 0:
+            invoke(set_aside_, mask, t, begin, rows, units, states, after, d[2], z[t])
+        if rows > 0:
+            if zone.size > 0:
+                invoke(hold_, zone, mask, t, begin, rows, units, h, after, d[2])
+            _backward_step(
+                t, begin, rows, cell, late, multiply, units, s, own, rt, h_rows, operand, h, width, drop, u, z, d,
+                now, du,
             )  # fmt: skip
-        invoke(cell, z[t], s[t], s[t + 1], after, before, lo, hi)
-        if h_count > 0:
-            so = (1 - now) * d.shape[1] * n + start
-            invoke(
-                multiply, rows, block, width, block,
-                zp, zero, zero, zero, zero,
-                zp, zo + h_first * n, units, one, h, n, h_count,
-                rp, zero, depth, zero,
-                dp, so, zero, units, dp, so, zero, units,
-            )  # fmt: skip
+            if zone.size > 0:
+                invoke(release_, states, np.uint64(start), np.uint64(start + rows * units), d[2], before)
+        if mask.size > 0:
+            invoke(restore_, mask, t, begin, rows, end, used[t], units, states, after, d[2], before, z[t])
         if dx.size > 0:
             inputs = dx.shape[2]
             xo = (t * dx.shape[1] + begin) * inputs
             for b in range(begin, end):
                 for k in range(inputs):
                     dx[t, b, k] = 0
-            invoke(
-                multiply, rows, inputs // width, width, inputs // width,
-                zp, zero, zero, zero, zero,
-                zp, zo + x_first * n, units, one, h, n, x_count,
-                wp, zero, x_count * h, zero,
-                xp, xo, zero, inputs, xp, xo, zero, inputs,
-            )  # fmt: skip
+            if rows > 0:
+                _through_weights(
+                    multiply, rows, inputs // width, width, pointer(z), t * z.shape[1] * n + start, x_first, x_count,
+                    units, h, n, wp, x_count * h, np.int64(0), xp, xo, inputs,
+                )  # fmt: skip
         now = 1 - now
 
 
 @Entry
 def backward(
-    bounds, cell, late, multiply, units, s, dy, dy_strides, dy_steps, rt, wt, x_rows, h_rows, operand, h, width,
-    z, d, dx,
+    bounds, most_rows, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, rt, wt, x_rows, h_rows, operand,
+    h, width, mask, used, drop, zone, u, z, d, du, dx, norms,
 ):  # fmt: skip
     """All steps in reverse. `d[0]` enters as the gradient of the last state and `d[T % 2]` leaves as that of the first.
 
     `dy` is the address of the gradient of the outputs, with its strides (batch, time, unit) and steps (0: none); `dx`
-    (T, B, Ip) gets that of the input unless it is empty. `x_rows` and `h_rows` are (first, count) of the buffer rows
-    with an input and an early recurrent product; `operand` is -1 for cells without a late row.
+    (T, B, Ip) gets that of the input unless it is empty, `norms` (T, B) the length of the gradient of h after every
+    step. ``used[t]`` (T, with a mask) bounds the sequences whose z `elman.kernels.weights` reads. `x_rows` and `h_rows`
+    are (first, count) of the buffer rows with an input and an early recurrent product; `operand` is -1 for cells
+    without a late row. `rare` are the addresses of `set_aside`, `restore`, `hold` and `release`.
     """
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
-        _backward_shard(
-            bounds[i], bounds[i + 1], cell, late, multiply, units, s, dy, dy_strides, dy_steps, rt, wt,
-            x_rows, h_rows, operand, h, width, z, d, dx,
-        )  # fmt: skip
-
-
-# ---- weight gradients ------------------------------------------------------------------------------------------
-
-
-@helper
-def _pack_gradients(z, t, steps, b, rows, units, width, q, count, panel, po, sums, mo):
-    """Copy `rows` sequences of `steps` steps of one panel's gate gradients side by side, and sum them for the bias."""
-    n, block = z.shape[2], units // width
-    q1 = q + count - 1
-    zp, pp, mp = pointer(z), pointer(panel), pointer(sums)
-    for i in range(steps):
-        base = (t + i) * z.shape[1] * n + b * units
-        places = (
-            base + (q // block) * n + (q % block) * width,
-            base + (q1 // block) * n + (q1 % block) * width,
-        )
-        to = po + i * rows * count * width
-        if count == 2:
-            gather(2, zp, places, units, rows, pp, to, mp, mo)
-        else:
-            gather(1, zp, places, units, rows, pp, to, mp, mo)
-
-
-@helper
-def _accumulate(multiply, features, count, width, ap, ao, feature, sequence, step, rows, steps, panel, po, sums, mo):
-    """``sums += A^T panel`` over `steps` steps of `rows` sequences; A's strides are named by what they step over."""
-    zero, one = np.int64(0), np.int64(1)
-    inner, inner_stride, outer, outer_stride = rows, sequence, steps, step
-    if rows == 1:  # one long sum, not many of length one
-        inner, inner_stride, outer, outer_stride = steps, step, one, zero
-    pp, mp = pointer(panel), pointer(sums)
-    invoke(
-        multiply, features, count, width, count,
-        ap, zero, zero, zero, zero,
-        ap, ao, feature, inner_stride, inner, outer_stride, outer,
-        pp, po, inner * outer, zero,
-        mp, mo, zero, count * width, mp, mo, zero, count * width,
-    )  # fmt: skip
-
-
-@helper
-def _unpack(sums, mo, row, features, q, count, width, units, h, gates, target):
-    """Move `features` rows of one panel's sums to the rows of a user's matrix from `row` on."""
-    block = units // width
-    for k in range(features):
-        for v in range(count):
-            gate, unit = gates[(q + v) // block], ((q + v) % block) * width
-            if gate >= 0:
-                start = mo + (k * count + v) * width
-                for j in range(min(width, h - unit)):
-                    target[row + k, gate * h + unit + j] = sums[start + j]
-
-
-@helper
-def _chunk_gradient(
-    tasks, multiply, x, x_strides, units, s, z, operand, h, width, x_gates, h_gates, time_block,
-    panel, po, sums, mo, share, dw, dr, db,
-):  # fmt: skip
-    """Gradient of all weights in the columns of a few panels, summed over (t, b) in one fixed order.
-
-    Panels go together so that a block of x and h, fetched once, serves all of them from the second-level cache.
-    """
-    # Typed constants: a literal would compile the callee once more for its value.
-    zero, one = np.int64(0), np.int64(1)
-    steps, n = z.shape[0], z.shape[2]
-    batch = n // units
-    xb, xt, xi = x_strides
-    row_block = min(batch, STEP_ROWS)
-    for i in range(tasks.shape[0]):
-        start = mo + i * share
-        for k in range(start, start + (tasks[i, 2] + tasks[i, 3] + 1) * tasks[i, 1] * width):
-            sums[k] = 0
-    for t in range(0, steps, time_block):
-        nt = min(time_block, steps - t)
-        for b in range(0, batch, row_block):
-            nb = min(row_block, batch - b)
-            for i in range(tasks.shape[0]):
-                q, count, kx, kh, is_late, _ = tasks[i]
-                start = mo + i * share
-                hidden = start + kx * count * width
-                bias = hidden + kh * count * width
-                _pack_gradients(z, t, nt, b, nb, units, width, q, count, panel, po, sums, bias)
-                if kx > 0:
-                    _accumulate(
-                        multiply, kx, count, width, pointer_at(x, z), b * xb + t * xt, xi, xb, xt, nb, nt,
-                        panel, po, sums, start,
-                    )  # fmt: skip
-                if kh > 0:
-                    source, step = (z, z.shape[1] * n) if is_late else (s, s.shape[1] * n)
-                    ao = t * step + b * units + (operand * n if is_late else 0)
-                    _accumulate(
-                        multiply, kh, count, width, pointer(source), ao, np.int64(1), units, step, nb, nt,
-                        panel, po, sums, hidden,
-                    )  # fmt: skip
-    for i in range(tasks.shape[0]):
-        q, count, kx, kh, _, _ = tasks[i]
-        start = mo + i * share
-        hidden = start + kx * count * width
-        bias = hidden + kh * count * width
-        _unpack(sums, start, zero, kx, q, count, width, units, h, x_gates, dw)
-        _unpack(sums, hidden, zero, kh, q, count, width, units, h, h_gates, dr)
-        if db.shape[0] > 0:
-            _unpack(sums, bias, zero, one, q, count, width, units, h, x_gates, db)
-        if db.shape[0] > 1:
-            _unpack(sums, bias, one, one, q, count, width, units, h, h_gates, db)
-
-
-@Entry
-def weight_gradients(
-    bounds, tasks, chunk, multiply, x, x_strides, units, s, z, operand, h, width, x_gates, h_gates, time_block,
-    panel, sums, dw, dr, db,
-):  # fmt: skip
-    """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
-
-    Parallel over column panels: shard i works on ``tasks[bounds[i]:bounds[i + 1]]`` with its own part of the scratch
-    vectors `panel` and `sums` (cut once more into `chunk` panels). No sum crosses a panel, so the bits do not depend on
-    the shards.
-    """
-    panel_size, share = panel.size // (bounds.size - 1), sums.size // ((bounds.size - 1) * chunk)
-    for shard in prange(bounds.size - 1):
-        i = np.int64(shard)
-        for k in range(bounds[i], bounds[i + 1], chunk):
-            _chunk_gradient(
-                tasks[k : min(k + chunk, bounds[i + 1])], multiply, x, x_strides, units, s, z, operand, h, width,
-                x_gates, h_gates, time_block,
-                panel, i * panel_size, sums, i * chunk * share, share, dw, dr, db,
+        for begin in range(bounds[i], bounds[i + 1], most_rows):
+            _backward_shard(
+                begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare, units, s, dy, dy_strides,
+                dy_steps, rt, wt, x_rows, h_rows, operand, h, width, mask, used, drop, zone, u, z, d, du, dx, norms,
             )  # fmt: skip
-
-
-STEP_ROWS = 256
-"""Rows (t, b) of gate gradients packed at a time: 256 x 2 vectors of float32 are 32 KiB, the first-level cache."""

@@ -58,6 +58,8 @@ class Activation(Layer):
     [[0.0, 2.0]]
     """
 
+    streams = True
+
     activation: str
 
     def __post_init__(self) -> None:

@@ -10,8 +10,9 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from elman import checks, initializers
+from elman import checks, constraints, initializers, regularizers
 from elman.cells import CELLS, Cell
+from elman.masks import step_mask
 from elman.parameters import ParameterVector, Spec
 
 LAYERS: dict[str, type[Layer]] = {}
@@ -32,12 +33,20 @@ class Layer(ABC):
     ----------
     name : str, optional
         By default the class name in lower case; `Sequential` adds a number where two layers share a name.
+    trainable : bool
+        False freezes the parameters of this layer and of all it holds; takes effect at `compile`.
     """
 
     name: str | None = None
+    trainable: bool = True
 
     shape: ClassVar[Shape | None] = None
     output_shape: ClassVar[Shape | None] = None
+    activity_loss: ClassVar[float] = 0.0
+    streams: ClassVar[bool] = False
+    """Whether a sequence may be given piece by piece: an output depends on no later step, states are carried."""
+    masks: ClassVar[bool] = False
+    """Whether `output_mask` excludes steps by the values of x."""
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
@@ -52,6 +61,9 @@ class Layer(ABC):
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
             raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
+        self.trainable = checks.flag("trainable", self.trainable)
+        self.mask: np.ndarray | None = None  # (B, T), True: use the step; of the next forward's x
+        self.key, self.draw = 0, 0  # random numbers of a training forward are a function of these two
         self.owner: Callable[[], Any] | None = None  # weak reference to the model that holds the parameters
         self.lock = threading.RLock()  # memory of a call is reused by the next: one at a time
         self.parameters: list[np.ndarray] = []
@@ -79,6 +91,14 @@ class Layer(ABC):
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Write the parameters' gradients for the last training forward; return that of x if asked for."""
 
+    def check_values(self, argument: str, x: np.ndarray) -> None:
+        """ValueError if x (N, *shape), given by a user, holds values the layer cannot take; by default it takes any."""
+        return None
+
+    def output_mask(self, x: np.ndarray) -> np.ndarray | None:
+        """The mask of the output's steps after `forward` on x; by default that of the input if steps are left."""
+        return self.mask if len(self.output_shape) > 1 else None
+
     # ---- shared
 
     def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
@@ -92,14 +112,30 @@ class Layer(ABC):
     def build_alone(self, shape: Shape, dtype: np.dtype) -> None:
         """Build with parameters of its own."""
         self.compute_output_shape(shape)
+        had = self.held_weights()
         vector = ParameterVector(self.specs(shape), dtype, np.random.default_rng(0))
         self.build(shape, dtype, lambda: (vector.views(vector.values), vector.views(vector.gradients)))
+        self.take_over(had)
 
-    def __call__(self, x: np.ndarray) -> np.ndarray:
-        """Run the layer on x (batch, *shape) and return a new array."""
+    def held_weights(self) -> list[np.ndarray]:
+        """Copies of the parameters, or where there are none yet of those of the layers it holds, which may be built."""
+        return self.get_weights() or [w for part in self.inner() if not part.inner() for w in part.get_weights()]
+
+    def take_over(self, weights: list[np.ndarray]) -> None:
+        """Keep what the layer had before it was built anew, if it fits."""
+        if [w.shape for w in weights] == [p.shape for p in self.parameters]:
+            self.set_weights(weights)
+
+    def __call__(self, x: np.ndarray, mask: np.ndarray | None = None, training: bool = False) -> np.ndarray:
+        """Run the layer on x (batch, *shape) and return a new array.
+
+        `mask` (batch, T): True where a step is used. With `training` noise is drawn, anew in each call.
+        """
         x = self._called(x)
         with self.lock:
-            return np.array(self.forward(x, training=False))
+            self.mask = step_mask(mask, None, x.shape[:2])
+            self.draw += training
+            return np.array(self.forward(x, training=training))
 
     def _called(self, x: np.ndarray) -> np.ndarray:
         x = np.asarray(x)
@@ -168,6 +204,13 @@ def deserialize(description: dict[str, Any]) -> Layer:
     return LAYERS[name].from_config(description["config"])
 
 
+_OPTIONS = {
+    initializers.Initializer: initializers,
+    regularizers.Regularizer: regularizers,
+    constraints.Constraint: constraints,
+}
+
+
 def _plain(value: Any) -> Any:
     if isinstance(value, Layer):
         return serialize(value)
@@ -175,19 +218,19 @@ def _plain(value: Any) -> Any:
         if CELLS.get(value.name) is not value:
             raise ValueError(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
         return value.name
-    if isinstance(value, initializers.Initializer):
-        return initializers.serialize(value)
+    for base, module in _OPTIONS.items():
+        if isinstance(value, base):
+            return module.serialize(value)
     if isinstance(value, tuple):
         return list(value)
     return value
 
 
-def check_shape(argument: str, shape: tuple[int, ...], expected: Shape) -> None:
-    """ValueError unless `shape` agrees with `expected`, where None stands for any length."""
+def check_shape(argument: str, shape: tuple[int, ...], expected: Shape, given: tuple[int, ...] | None = None) -> None:
+    """ValueError unless `shape` agrees with `expected`, where None stands for any length; it names `given`."""
     if len(shape) != len(expected) or any(e is not None and s != e for s, e in zip(shape, expected, strict=True)):
-        raise ValueError(
-            f"{argument} expected shape {display(expected)}, got {display(shape)} (the first axis is the batch)"
-        )
+        got = display(shape) if given is None else given
+        raise ValueError(f"{argument} expected shape {display(expected)}, got {got} (the first axis is the batch)")
 
 
 def display(shape: Shape) -> str:

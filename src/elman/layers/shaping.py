@@ -19,7 +19,7 @@ class Input(Layer):
     Parameters
     ----------
     shape : tuple of int or None
-        (T, I) for sequences, where T may be None for any length; (F,) for vectors.
+        (T, I) for sequences, (T,) for token ids, where T may be None for any length; (F,) for vectors.
     name : str, optional
 
     Raises
@@ -41,7 +41,7 @@ class Input(Layer):
         if not isinstance(self.shape, (tuple, list)) or len(self.shape) not in (1, 2):
             raise ValueError(f"shape: expected (time, features) or (features,), got {self.shape!r}")
         self.shape = tuple(s if s is None else checks.integer("shape", s) for s in self.shape)
-        if self.shape[-1] is None:
+        if len(self.shape) == 2 and self.shape[-1] is None:
             raise ValueError(f"shape: the number of features must be known, got {self.shape}")
 
     def compute_output_shape(self, shape: Shape) -> Shape:
@@ -145,6 +145,8 @@ class TimeDistributed(Layer):
     (3, 5, 2)
     """
 
+    streams = True
+
     layer: Layer
 
     def __post_init__(self) -> None:
@@ -153,6 +155,8 @@ class TimeDistributed(Layer):
             self.layer = deserialize(self.layer)
         if not isinstance(self.layer, Layer):
             raise TypeError(f"layer: expected a layer, got {type(self.layer).__name__}")
+        if getattr(self.layer, "stateful", False):
+            raise ValueError("layer: a stateful layer carries states from batch to batch, steps are no batches")
 
     def inner(self) -> tuple[Layer, ...]:
         """The wrapped layer, and what that holds."""
@@ -176,6 +180,7 @@ class TimeDistributed(Layer):
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         """The inner layer on (B * T, ...)."""
+        self.layer.draw = self.draw
         y = self.layer.forward(x.reshape(-1, *x.shape[2:]), training=training)
         return y.reshape(*x.shape[:2], *y.shape[1:])
 

@@ -2,7 +2,8 @@
 
 A loss is a frozen dataclass: its fields are its options, `Loss.kernel` its compiled arithmetic, `Loss.reference` the
 same formula in NumPy for tests. Names, defaults and formulas are Keras's. The value of a batch is ``sum_i w_i l_i / n``
-over its n rows (samples times steps), never divided by the sum of the weights.
+over its n rows (samples times steps), never divided by the sum of the weights; where steps are masked, over the valid
+rows. `CTC` alone has one loss per sample.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from elman.losses.classification import (
     SparseCategoricalCrossentropy,
     SquaredHinge,
 )
+from elman.losses.ctc import CTC
+from elman.losses.likelihoods import GaussianNLL, Likelihood, NegativeBinomial, StudentT
 from elman.losses.regression import (
     CosineSimilarity,
     Huber,
@@ -32,23 +35,28 @@ from elman.losses.regression import (
 )
 
 __all__ = [
+    "CTC",
     "LOSSES",
     "BinaryCrossentropy",
     "CategoricalCrossentropy",
     "CosineSimilarity",
+    "GaussianNLL",
     "Hinge",
     "Huber",
     "KLDivergence",
+    "Likelihood",
     "LogCosh",
     "Loss",
     "MeanAbsoluteError",
     "MeanAbsolutePercentageError",
     "MeanSquaredError",
     "MeanSquaredLogarithmicError",
+    "NegativeBinomial",
     "Poisson",
     "Quantile",
     "SparseCategoricalCrossentropy",
     "SquaredHinge",
+    "StudentT",
     "align",
     "get",
     "row_weights",
@@ -71,6 +79,10 @@ LOSSES: dict[str, type[Loss]] = {
     "kl_divergence": KLDivergence,
     "hinge": Hinge,
     "squared_hinge": SquaredHinge,
+    "gaussian": GaussianNLL,
+    "student_t": StudentT,
+    "negative_binomial": NegativeBinomial,
+    "ctc": CTC,
 }
 """Losses by name. `get` also takes class names and aliases such as "mse" or "MSE"."""
 

@@ -3,7 +3,7 @@
 Most are means: one number per row of outputs; the result is the mean of those numbers over all rows seen, weighted
 where weights are given: ``sum(w v) / sum(w)``. The others keep what their formula needs of all rows seen, so no result
 depends on how rows fall into batches. 0 before the first update. Sums are kept in float64. A NaN among the outputs
-makes the result NaN, for accuracies too: a comparison would hide it.
+makes the result NaN, for accuracies too: a comparison would hide it. Rows of weight 0 are absent, NaN or not.
 """
 
 from __future__ import annotations
@@ -18,11 +18,13 @@ from elman.metrics.base import MeanMetric, Metric
 from elman.metrics.binary import AUC, F1Score, Precision, Recall
 from elman.metrics.classification import (
     BinaryAccuracy,
+    BitsPerCharacter,
     CategoricalAccuracy,
     Perplexity,
     SparseCategoricalAccuracy,
     SparseTopKCategoricalAccuracy,
     TopKCategoricalAccuracy,
+    confusion_matrix,
 )
 from elman.metrics.regression import (
     MeanAbsoluteError,
@@ -36,6 +38,7 @@ __all__ = [
     "AUC",
     "METRICS",
     "BinaryAccuracy",
+    "BitsPerCharacter",
     "CategoricalAccuracy",
     "F1Score",
     "MeanAbsoluteError",
@@ -51,6 +54,7 @@ __all__ = [
     "SparseCategoricalAccuracy",
     "SparseTopKCategoricalAccuracy",
     "TopKCategoricalAccuracy",
+    "confusion_matrix",
     "get",
     "serialize",
 ]
@@ -67,6 +71,7 @@ METRICS: dict[str, type[Metric]] = {
     "top_k_categorical_accuracy": TopKCategoricalAccuracy,
     "sparse_top_k_categorical_accuracy": SparseTopKCategoricalAccuracy,
     "perplexity": Perplexity,
+    "bits_per_character": BitsPerCharacter,
     "precision": Precision,
     "recall": Recall,
     "f1_score": F1Score,
@@ -114,8 +119,8 @@ def get(identifier: Any, *, loss: Loss | None = None, output_shape: tuple[int, .
         known = registry.names(METRICS)
         # A misspelt "accuracy" must be told of it.
         metric = known[choose("metric", identifier, (*known, *_ACCURACY))]()
-        if type(metric) is Perplexity and getattr(loss, "from_logits", False):
-            metric = Perplexity(from_logits=True)
+        if isinstance(metric, BitsPerCharacter) and getattr(loss, "from_logits", False):
+            metric = type(metric)(from_logits=True)
     metric.name = identifier
     return metric
 

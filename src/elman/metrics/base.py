@@ -50,7 +50,8 @@ class Metric(ABC):
     def accumulate(self, y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray | None) -> None:
         """Add a batch: outputs (N, ..., O), targets of that shape or class indices (N, ...), weights (N, ...) or None.
 
-        The arrays are the caller's: their memory may change afterwards.
+        No weight is 0: rows with that weight are taken out before. The arrays are the caller's: their memory may change
+        afterwards.
         """
 
     @abstractmethod
@@ -67,7 +68,8 @@ class Metric(ABC):
         y_pred : array_like, (N, ..., O)
             Outputs.
         sample_weight : array_like or None
-            One weight per sample, or per sample and step.
+            One weight per sample, or per sample and step; booleans, as of a mask, are 1 and 0. Rows of weight 0 are
+            absent: whatever their targets and outputs hold, NaN included, has no effect.
 
         Raises
         ------
@@ -83,6 +85,14 @@ class Metric(ABC):
         weights, rows = sample_weight, pred.shape[:-1]
         if weights is not None and (type(weights) is not np.ndarray or weights.shape != rows):
             weights = row_weights(weights, pred.shape).reshape(rows)  # type: ignore[union-attr]
+        if weights is not None:
+            present = weights != 0
+            if not present.any():
+                return
+            if not present.all():
+                true, pred, weights = true[present], pred[present], weights[present]
+            if weights.dtype == bool:
+                weights = None
         self.accumulate(true, pred, weights)
 
     def get_config(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Metrics of classes that are means over rows: accuracies and perplexity."""
+"""Metrics of classes: accuracies, bits per character and perplexity, means over rows; and the confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import registry
-from elman.checks import integer
+from elman.checks import finite, integer, numeric
 from elman.kernels.losses import CLIP
 from elman.loss import class_indices
 from elman.losses import SparseCategoricalCrossentropy
@@ -144,27 +144,29 @@ class SparseTopKCategoricalAccuracy(TopKCategoricalAccuracy):
         return _in_top(class_indices("y_true", y_true, y_pred.shape[-1]), y_pred, self.k)
 
 
-class Perplexity(MeanMetric):
-    """``exp`` of the mean of ``-log(p_y)`` for a class index y per row: over all rows, not the mean over batches.
+class BitsPerCharacter(MeanMetric):
+    """Mean of ``-log2(p_y)`` for a class index y per row: bits per character where each class is one character.
+
+    It is `elman.losses.SparseCategoricalCrossentropy` divided by log(2), and the logarithm to base 2 of `Perplexity`.
 
     Parameters
     ----------
     from_logits : bool
-        As in `elman.losses.SparseCategoricalCrossentropy`. By its name, "perplexity", a metric beside a loss of logits
-        is one of logits.
+        As in `elman.losses.SparseCategoricalCrossentropy`. By its name, a metric beside a loss of logits is one of
+        logits.
     name : str or None
         Key in the training history.
 
     Examples
     --------
-    >>> from elman.metrics import Perplexity
-    >>> metric = Perplexity()
+    >>> from elman.metrics import BitsPerCharacter
+    >>> metric = BitsPerCharacter()
     >>> metric.update_state([0, 1], [[0.25, 0.75], [0.75, 0.25]])
-    >>> round(metric.result(), 12)
-    4.0
+    >>> metric.result()
+    2.0
     """
 
-    default_name = "perplexity"
+    default_name = "bits_per_character"
     labels = True
 
     def __init__(self, from_logits: bool = False, name: str | None = None) -> None:
@@ -183,11 +185,72 @@ class Perplexity(MeanMetric):
         return -np.log(np.clip(own, CLIP, 1 - CLIP))
 
     def result(self) -> float:
+        """Bits per row of all rows since the last reset; 0 if their weights add up to nothing."""
+        return super().result() / math.log(2)
+
+    def get_config(self) -> dict[str, Any]:
+        return {"from_logits": self.from_logits, "name": self.name}
+
+
+class Perplexity(BitsPerCharacter):
+    """``exp`` of the mean of ``-log(p_y)`` for a class index y per row: over all rows, not the mean over batches.
+
+    Arguments of `BitsPerCharacter`.
+
+    Examples
+    --------
+    >>> from elman.metrics import Perplexity
+    >>> metric = Perplexity()
+    >>> metric.update_state([0, 1], [[0.25, 0.75], [0.75, 0.25]])
+    >>> round(metric.result(), 12)
+    4.0
+    """
+
+    default_name = "perplexity"
+
+    def result(self) -> float:
         """Perplexity of all rows since the last reset; 0 if their weights add up to nothing."""
         if self._count == 0:
             return 0.0
         with np.errstate(over="ignore"):
-            return float(np.exp(np.float64(super().result())))
+            return float(np.exp(np.float64(self._total / self._count)))
 
-    def get_config(self) -> dict[str, Any]:
-        return {"from_logits": self.from_logits, "name": self.name}
+
+def confusion_matrix(y_true: Any, y_pred: Any, classes: int | None = None) -> np.ndarray:
+    """How often each class was taken for each other.
+
+    Parameters
+    ----------
+    y_true, y_pred : array_like of int
+        Class indices of one shape: the true ones, and those predicted, such as the argmax of outputs.
+    classes : int or None
+        Number of classes C; for None one more than the largest index given.
+
+    Returns
+    -------
+    ndarray of int64, (C, C)
+        At ``[i, j]`` how many values of class i were predicted as class j; the diagonal is what was right.
+
+    Raises
+    ------
+    TypeError
+        If an argument holds no numbers, or `classes` is no integer.
+    ValueError
+        If the shapes differ, or a value is no integer from 0 to C - 1.
+
+    Examples
+    --------
+    >>> from elman.metrics import confusion_matrix
+    >>> confusion_matrix([0, 1, 1, 2], [0, 1, 2, 2])
+    array([[1, 0, 0],
+           [0, 1, 1],
+           [0, 0, 1]])
+    """
+    true, pred = numeric("y_true", y_true), numeric("y_pred", y_pred)
+    if true.shape != pred.shape:
+        raise ValueError(f"y_pred: shape {pred.shape} does not fit y_true of shape {true.shape}")
+    for name, given in (("y_true", true), ("y_pred", pred)):
+        finite(name, given)
+    count = integer("classes", classes) if classes is not None else max(1, int(max(true.max(), pred.max())) + 1)
+    rows, columns = class_indices("y_true", true, count), class_indices("y_pred", pred, count)
+    return np.bincount((rows * count + columns).ravel(), minlength=count * count).reshape(count, count)

@@ -9,20 +9,73 @@ from typing import Any
 import numpy as np
 
 from elman.cells import Cell, get
+from elman.kernels.random import zoneout
+from elman.masks import time_major
 from elman.recurrence import Recurrence
 from elman.testing import exact
 from elman.testing.compare import check_close, check_derivative, norm_of, random_direction
-from elman.testing.twins import sequence
+from elman.testing.twins import Zoneout, sequence
 
 # (B, T, I, H): single elements, tails of every tile and vector, one step, more units than any vector holds.
 SIZES = ((1, 1, 1, 1), (3, 5, 9, 7), (13, 3, 1, 17), (2, 4, 3, 33))
 # Units that fill their vectors: the neighbour of a row's last unit is the next row.
 _UNPADDED = (3, 4, 2, 16)
 
+# Enough sequences that a block of the weight gradients is 4 steps, hence a segment at most 4 of the 11.
+_SEGMENTED = (64, 11, 2, 5)
+
 # Measured over SIZES, six seeds and seven activations: at most 3e-15.
 _FLOAT64 = 1e-12
 # In units of the last place of the largest value: measured 17 for outputs and 4 for gradients.
 _FLOAT32 = 64 * 2.0**-23
+
+
+_ZONE = 3, 5  # key and draw of every zoneout here
+
+
+@dataclass(frozen=True)
+class Path:
+    """The options of a call."""
+
+    label: str = ""
+    mask: np.ndarray | None = None
+    drop: np.ndarray | None = None
+    checkpoint: int | str | None = None
+    zoneout: tuple[float, ...] | None = None
+    """One rate per state."""
+
+    def arguments(self, dtype: Any) -> dict[str, Any]:
+        """As `Recurrence.forward` takes them."""
+        drop = None if self.drop is None else self.drop.astype(dtype)
+        zone = None if self.zoneout is None else zoneout(*_ZONE, self.zoneout)
+        return {"mask": time_major(self.mask), "drop": drop, "zoneout": zone, "checkpoint": self.checkpoint}
+
+    def zone(self, *, training: bool) -> Zoneout | None:
+        """Zoneout as the twin takes it."""
+        if self.zoneout is None:
+            return None
+        return Zoneout(self.zoneout, *_ZONE) if training else Zoneout(self.zoneout, None)
+
+
+def draw_paths(size: tuple[int, int, int, int], seed: Any, states: int) -> list[Path]:
+    """Masks of every kind, recurrent dropout, zoneout, checkpoints, and all together, for size (B, T, I, H)."""
+    batch, steps, _, units = size
+    rng = np.random.default_rng(seed)
+    holes = rng.random((batch, steps)) < 0.6
+    holes[0] = False  # a sequence that uses no step at all
+    lengths = np.sort(rng.integers(0, steps + 1, batch))[::-1]
+    right = np.arange(steps) < lengths[:, None]
+    drop = (rng.random((batch, units)) < 0.6) * 1.625  # exact in float32
+    return [
+        Path("holes", holes),
+        Path("lengths", right),
+        Path("left padding", right[:, ::-1]),
+        Path("recurrent dropout", None, drop),
+        Path("checkpoints", None, None, "sqrt"),
+        Path("holes, recurrent dropout, checkpoints", holes, drop, 2),
+        Path("zoneout", zoneout=exact.zone_rates(states)),
+        Path("holes, recurrent dropout, zoneout, checkpoints", holes, drop, 2, exact.zone_rates(states)),
+    ]
 
 
 @dataclass(frozen=True)
@@ -36,11 +89,12 @@ class Problem:
     cell: Cell
     activations: tuple[str, str]
     arrays: tuple[np.ndarray, ...]
-    """x (B, T, I), kernel, recurrent kernel, bias (0..2, G), then the initial states; float64."""
+    """x (B, T, I), kernel, recurrent kernel, bias (0..2, G), weights per unit, then the initial states; float64."""
     d_outputs: np.ndarray
     d_state: tuple[np.ndarray, ...]
     has_state: bool = True
     """False: run without initial states; those in `arrays` are zero."""
+    path: Path = Path()
 
     @classmethod
     def draw(
@@ -55,9 +109,10 @@ class Problem:
             (inputs, columns),
             (units if cell.h else 0, columns),
             (cell.bias_rows * bias, columns),
+            (len(cell.unit_weights), units),
             *[(batch, units)] * cell.states,
         )
-        spread = (1, inputs**-0.5, (2 * units) ** -0.5, 0.5, *[0.7] * cell.states)
+        spread = (1, inputs**-0.5, (2 * units) ** -0.5, 0.5, 0.5, *[0.7] * cell.states)
         arrays = tuple(s * rng.standard_normal(shape) for s, shape in zip(spread, shapes, strict=True))
         return cls(
             cell,
@@ -75,7 +130,8 @@ class Problem:
     def name(self, *extra: str) -> str:
         """What messages begin with."""
         sizes = " ".join(f"{k}={v}" for k, v in zip("BTIH", self.size, strict=True))
-        return ", ".join([f"cell {self.cell.name!r} ({'/'.join(self.activations)})", sizes, *extra])
+        path = [self.path.label] if self.path.label else []
+        return ", ".join([f"cell {self.cell.name!r} ({'/'.join(self.activations)})", sizes, *path, *extra])
 
     def recurrence(self, dtype: Any) -> Recurrence:
         """The compiled cell for this size."""
@@ -87,17 +143,17 @@ class Problem:
 
     def without_state(self) -> Problem:
         """The same problem with initial states of zero."""
-        zeros = [np.zeros_like(a) for a in self.arrays[4:]]
-        return replace(self, arrays=(*self.arrays[:4], *zeros), has_state=False)
+        zeros = [np.zeros_like(a) for a in self.arrays[5:]]
+        return replace(self, arrays=(*self.arrays[:5], *zeros), has_state=False)
 
     def split(self, dtype: Any) -> tuple[np.ndarray, list[np.ndarray], list[np.ndarray] | None]:
         """x, parameters and states as `Recurrence.forward` takes them."""
         x, *rest = (np.array(a, dtype, order="C") for a in self.arrays)
-        return x, rest[:3], rest[3:] if self.has_state else None
+        return x, rest[:4], rest[4:] if self.has_state else None
 
     def direction(self, rng: np.random.Generator) -> list[np.ndarray]:
         """A random direction in all arrays; not in absent states, whose zero may be a kink of an activation."""
-        return random_direction(rng, self.arrays if self.has_state else self.arrays[:4])
+        return random_direction(rng, self.arrays if self.has_state else self.arrays[:5])
 
 
 def check_cell(
@@ -122,9 +178,10 @@ def check_cell(
         1, 7, 16, 17, 33 and 1, 2, 3, 9 inputs, with bias and without: outputs and last states in float64 (1e-12) and
         float32 (64 ulp of the largest value); gradients of parameters, input and initial states together in random
         directions (relative 1e-6 against central differences) from all outputs, the last output, the last states and
-        both; the same bits for training and inference, for one and more threads and any cut of the batch, for a
-        permuted batch, for single sequences, for a sequence cut in two, before a changed step, with garbage in the
-        padding; and that NaN stays NaN and stays in its row.
+        both, without options and with masks of every kind, recurrent dropout, zoneout and checkpoints; the same bits
+        for training and inference, with and without checkpoints, for masked and for shorter sequences, for one and more
+        threads and any cut of the batch, for a permuted batch, for single sequences, for a sequence cut in two, before
+        a changed step, with garbage in the padding; and that NaN stays NaN and stays in its row.
 
     Examples
     --------
@@ -142,33 +199,49 @@ def check_cell(
     without = Problem.draw(cell, SIZES[2], tuple(activations[0]), [seed, len(activations)], bias=False)
     check_cell_gradients(without.without_state(), np.random.default_rng([seed, 2]))
     check_float32_gradients(problem)
+    for size in (SIZES[1], _SEGMENTED):
+        for k, path in enumerate(draw_paths(size, [seed, 4], cell.states)):
+            problem = replace(Problem.draw(cell, size, tuple(activations[0]), [seed, 5]), path=path)
+            check_values(problem)
+            check_cell_gradients(problem, np.random.default_rng([seed, 6, k]))
     for dtype in (np.float64, np.float32):
         for size in (*SIZES[1:3], _UNPADDED):
             exact.check_bits(Problem.draw(cell, size, tuple(activations[0]), [seed, 3]), dtype)
+        exact.check_options(Problem.draw(cell, _SEGMENTED, tuple(activations[0]), [seed, 7]), dtype)
 
 
 def run(problem: Problem, dtype: Any, *, training: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:
     """Outputs and last states, as new arrays."""
     x, parameters, state = problem.split(dtype)
-    tape = problem.recurrence(dtype).forward(x, parameters, state, training=training, sequences=True)
+    options = problem.path.arguments(dtype)
+    tape = problem.recurrence(dtype).forward(x, parameters, state, training=training, sequences=True, **options)
     return tape.outputs.copy(), [s.copy() for s in tape.state]
 
 
+def _twin(
+    problem: Problem, arrays: Sequence[np.ndarray], *, training: bool = True
+) -> tuple[np.ndarray, list[np.ndarray]]:
+    x, kernel, recurrent, bias, unit_weights, *state = arrays
+    return sequence(
+        problem.cell, x, kernel, recurrent, bias, state, *problem.activations,
+        unit_weights=unit_weights, mask=problem.path.mask, drop=problem.path.drop,
+        zoneout=problem.path.zone(training=training),
+    )  # fmt: skip
+
+
 def check_values(problem: Problem) -> None:
-    """Outputs and last states against the reference, in both float types."""
-    x, kernel, recurrent, bias, *state = problem.arrays
-    expected, last = sequence(problem.cell, x, kernel, recurrent, bias, state, *problem.activations)
-    outputs, states = run(problem, np.float64)
-    check_close(problem.name("float64", "outputs"), outputs, expected, _FLOAT64)
-    for k, (got, wanted) in enumerate(zip(states, last, strict=True)):
-        check_close(problem.name("float64", f"last state {k}"), got, wanted, _FLOAT64)
+    """Outputs and last states against the reference, in both float types; those of inference too if they differ."""
     # The float64 twin gets what float32 can hold, so that only the arithmetic differs.
     narrow = [a.astype(np.float32).astype(np.float64) for a in problem.arrays]
-    expected, last = sequence(problem.cell, *narrow[:4], narrow[4:], *problem.activations)
-    outputs, states = run(problem, np.float32)
-    check_close(problem.name("float32", "outputs"), outputs, expected, _FLOAT32)
-    for k, (got, wanted) in enumerate(zip(states, last, strict=True)):
-        check_close(problem.name("float32", f"last state {k}"), got, wanted, _FLOAT32)
+    modes = (True,) if problem.path.zoneout is None else (True, False)
+    for dtype, arrays, budget in (("float64", problem.arrays, _FLOAT64), ("float32", narrow, _FLOAT32)):
+        for training in modes:
+            names = (dtype,) if training else (dtype, "inference")
+            expected, last = _twin(problem, arrays, training=training)
+            outputs, states = run(problem, dtype, training=training)
+            check_close(problem.name(*names, "outputs"), outputs, expected, budget)
+            for k, (got, wanted) in enumerate(zip(states, last, strict=True)):
+                check_close(problem.name(*names, f"last state {k}"), got, wanted, budget)
 
 
 def gradients(
@@ -176,7 +249,8 @@ def gradients(
 ) -> list[np.ndarray]:
     """Gradients in the order of `Problem.arrays`."""
     x, parameters, state = problem.split(dtype)
-    tape = problem.recurrence(dtype).forward(x, parameters, state, training=True, sequences=True)
+    options = problem.path.arguments(dtype)
+    tape = problem.recurrence(dtype).forward(x, parameters, state, training=True, sequences=True, **options)
     targets = [np.full_like(p, np.nan) for p in parameters]
     cast = [None if v is None else v.astype(dtype) for v in d_state]
     d_outputs = None if d_outputs is None else d_outputs.astype(dtype)
@@ -232,7 +306,14 @@ def _along(problem: Problem, direction: Sequence[np.ndarray], value: Callable[[P
 def check_float32_gradients(problem: Problem) -> None:
     """Gradients in float32 against those in float64 at the same point."""
     narrow = problem.with_arrays([a.astype(np.float32).astype(np.float64) for a in problem.arrays])
-    names = "x", "kernel", "recurrent kernel", "bias", *(f"state {k}" for k in range(problem.cell.states))
+    names = (
+        "x",
+        "kernel",
+        "recurrent kernel",
+        "bias",
+        "weights per unit",
+        *(f"state {k}" for k in range(problem.cell.states)),
+    )
     for path, (d_outputs, d_state) in _losses(narrow).items():
         wide = gradients(narrow, np.float64, d_outputs, d_state)
         for name, got, expected in zip(names, gradients(narrow, np.float32, d_outputs, d_state), wide, strict=True):

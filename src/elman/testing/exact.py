@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
+from elman.frames import Noise
 from elman.jit import maximum_threads
 from elman.recurrence import Recurrence
-from elman.testing.compare import check_same_bits
+from elman.testing.compare import check_close, check_same_bits
 from elman.threads import num_threads
 
 
@@ -22,6 +24,7 @@ class Runner:
         self.x, self.parameters, self.state = problem.split(dtype)
         self.d_outputs = problem.d_outputs.astype(dtype)
         self.d_state = [d.astype(dtype) for d in problem.d_state]
+        self.options = problem.path.arguments(dtype)
 
     def forward(self, x: np.ndarray, state: Sequence[np.ndarray] | None, *, training: bool = True) -> list[np.ndarray]:
         """Outputs and last states."""
@@ -30,7 +33,9 @@ class Runner:
 
     def everything(self) -> list[np.ndarray]:
         """Outputs, last states and all gradients."""
-        tape = self.recurrence.forward(self.x, self.parameters, self.state, training=True, sequences=True)
+        tape = self.recurrence.forward(
+            self.x, self.parameters, self.state, training=True, sequences=True, **self.options
+        )
         found = [tape.outputs.copy(), *(s.copy() for s in tape.state)]
         targets = [np.full_like(p, np.nan) for p in self.parameters]
         dx, d_initial = tape.run_backward(self.d_outputs, self.d_state, targets, input_gradient=True)
@@ -39,7 +44,9 @@ class Runner:
     def cut(self, rows: int) -> None:
         """From now on run in parallel, in shards of at most `rows` sequences."""
         batch, steps, _ = self.x.shape
-        frame = self.recurrence._frame(batch, steps, training=True, sequences=True)
+        segment = self.recurrence.segment(batch, steps, self.options["checkpoint"])
+        noise = Noise(*(self.options[name] is not None for name in ("drop", "zoneout")))
+        frame = self.recurrence._frame(batch, segment, training=True, sequences=True, noise=noise)
         frame.parallel = frame.pack_parallel = True
         frame.most_rows = rows
 
@@ -57,6 +64,76 @@ def check_bits(problem: Any, dtype: Any) -> None:
     _check_shards(name, problem, dtype)
     _check_padding(name, Runner(problem, dtype))
     _check_nan(name, Runner(problem, dtype))
+
+
+def check_options(problem: Any, dtype: Any) -> None:
+    """What masks, recurrent dropout, zoneout and checkpoints must leave as it is."""
+    batch, steps, _, units = problem.size
+    zoned = replace(problem, path=replace(problem.path, zoneout=zone_rates(problem.cell.states)))
+    for plain in (problem, zoned):
+        _check_neutral(plain, dtype)
+    rng = np.random.default_rng(steps)
+    lengths = np.sort(rng.integers(1, steps + 1, batch))[::-1]
+    drop = (rng.random((batch, units)) < 0.5) * 1.5
+    path = replace(problem.path, mask=np.arange(steps) < lengths[:, None], drop=drop, checkpoint="sqrt")
+    masked = replace(problem, path=path)
+    name = masked.name(np.dtype(dtype).name, "lengths, recurrent dropout and checkpoints")
+    _check_shards(name, masked, dtype)
+    _check_padding(name, Runner(masked, dtype))
+    _check_masked_tail(name, Runner(masked, dtype), lengths)
+    masked = replace(masked, path=replace(masked.path, zoneout=zoned.path.zoneout))
+    name = masked.name(np.dtype(dtype).name, "lengths, recurrent dropout, zoneout and checkpoints")
+    _check_shards(name, masked, dtype)
+    _check_padding(name, Runner(masked, dtype))
+
+
+def zone_rates(states: int) -> tuple[float, ...]:
+    """A different rate of zoneout for each state, exact in float32.
+
+    Examples
+    --------
+    >>> zone_rates(2)
+    (0.375, 0.1875)
+    """
+    return tuple(0.375 * 2.0**-k for k in range(states))
+
+
+def _check_neutral(problem: Any, dtype: Any) -> None:
+    """Options that change no bit."""
+    whole = Runner(problem, dtype).everything()
+    batch, steps, _, _ = problem.size
+    paths = {
+        "checkpoints": replace(problem.path, checkpoint="sqrt"),
+        "a checkpoint at every block": replace(problem.path, checkpoint=1),
+        "a mask without holes": replace(problem.path, mask=np.ones((batch, steps), bool)),
+    }
+    for label, path in paths.items():
+        same = Runner(replace(problem, path=path), dtype).everything()
+        check_same_bits(f"{problem.name(np.dtype(dtype).name)}, {label}", same, whole)
+
+
+def _check_masked_tail(name: str, r: Runner, lengths: np.ndarray) -> None:
+    """A sequence with a masked tail, whatever numbers are in it, is the shorter sequence."""
+    r.x[~(np.arange(r.x.shape[1]) < lengths[:, None])] = 1e30
+    outputs, *rest = r.everything()
+    states, dx = rest[: len(r.state)], rest[len(r.state)]
+    for b in (0, len(lengths) // 2, len(lengths) - 1):
+        row, n = slice(b, b + 1), int(lengths[b])
+        options = {"drop": r.options["drop"][row]}
+        tape = r.recurrence.forward(
+            np.ascontiguousarray(r.x[row, :n]), r.parameters, [s[row] for s in r.state], training=True, sequences=True,
+            **options,
+        )  # fmt: skip
+        alone = [tape.outputs.copy(), *(s.copy() for s in tape.state)]
+        found = [outputs[row, :n], *(s[row] for s in states)]
+        check_same_bits(f"{name}, sequence {b} of {n} steps alone", found, alone)
+        d_outputs = r.d_outputs[row, :n].copy()
+        d_outputs[:, -1] += r.d_outputs[row, n:].sum(axis=1)  # its last output is repeated to the end
+        targets = [np.empty_like(p) for p in r.parameters]
+        short, _ = tape.run_backward(d_outputs, [d[row] for d in r.d_state], targets, input_gradient=True)
+        check_close(f"{name}, dx of sequence {b}", dx[row, :n], short, 1e-3 if short.dtype == np.float32 else 1e-10)
+        if dx[row, n:].any():
+            raise AssertionError(f"{name}: a masked step of sequence {b} has a gradient")
 
 
 def _check_order_in_time(name: str, r: Runner) -> None:

@@ -10,10 +10,13 @@ import numpy as np
 from elman.jit import maximum_threads
 from elman.loss import Loss
 from elman.losses import (
+    CTC,
     CosineSimilarity,
     Hinge,
     KLDivergence,
+    Likelihood,
     MeanSquaredLogarithmicError,
+    NegativeBinomial,
     Poisson,
     Quantile,
     SquaredHinge,
@@ -33,7 +36,8 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
     """Targets and outputs that suit a loss: probabilities where it has ``from_logits=False``, labels where it says so.
 
     The losses of the registry that take other numbers than these, or normal ones, get what they are made for; there are
-    as many columns as quantiles, and at least two for an angle.
+    as many columns as quantiles, at least two for an angle, and for a likelihood as many outputs per column as it has
+    parameters. For CTC, outputs are (n, T, C), C > columns, and labels (n, T / 2), some of them absent.
 
     Examples
     --------
@@ -45,6 +49,15 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
     shape = n, columns
     if isinstance(loss, (MeanSquaredLogarithmicError, Poisson)):
         return 3 * rng.uniform(size=shape), rng.uniform(0.1, 3, shape)
+    if isinstance(loss, Likelihood):
+        counts = isinstance(loss, NegativeBinomial)
+        y = rng.poisson(np.exp(rng.standard_normal(shape))).astype(np.float64) if counts else rng.standard_normal(shape)
+        return y, 2 * rng.standard_normal((n, len(loss.blocks) * columns))
+    if isinstance(loss, CTC):
+        size, classes = min(columns, 3), max(columns, loss.blank) + 1
+        y = (loss.blank + rng.integers(1, classes, (n, size))) % classes
+        y[np.arange(size) >= rng.integers(0, size + 1, (n, 1))] = loss.blank
+        return y, 2 * rng.standard_normal((n, 2 * size, classes))
     if isinstance(loss, (Hinge, SquaredHinge)):
         return rng.integers(0, 2, shape).astype(np.float64), 2 * rng.standard_normal(shape)
     if isinstance(loss, Quantile) and len(loss.quantiles) > 1:
@@ -84,7 +97,8 @@ def check_loss(
         With the path and both numbers. Checked are, with and without weights, for 1, 2 and 19 values per row: the
         weighted mean (1e-11), its derivative in random directions (relative 1e-6), float32 against float64 (2e-6 of the
         largest), the same value with and without a gradient, a batch of 9001 rows against a part of it, a NaN in one
-        row, and the same bits for any number of threads.
+        row, and the same bits for any number of threads. For a loss of rows also a mask: nothing changes where it is
+        True alone, and rows where it is False might as well not be there.
 
     Examples
     --------
@@ -101,6 +115,8 @@ def check_loss(
             _check_value(name, loss, y, p, w)
             _check_gradient(name, loss, y, p, w, rng)
             _check_float32(name, loss, y, p, w)
+            if p.ndim == 2:
+                _check_mask(name, loss, y, p, w)
     y, p = made(np.random.default_rng([seed, 3]), *_CHUNKS_SIZE)
     _check_part(str(loss), loss, y, p)
     y, p = made(np.random.default_rng([seed, 1]), 6, 3)
@@ -149,6 +165,27 @@ def _check_float32(name: str, loss: Loss, y: np.ndarray, p: np.ndarray, w: np.nd
     check_close(f"{name}, float32 gradient over its largest value", narrow / largest, wide / largest, 2e-6)
 
 
+def _check_mask(name: str, loss: Loss, y: np.ndarray, p: np.ndarray, w: np.ndarray | None) -> None:
+    """Masked rows, which hold NaN, against the same batch without them; by `Loss.on_batch`, as in training."""
+
+    def run(rows: Any, mask: np.ndarray | None, outputs: np.ndarray) -> tuple[float, np.ndarray]:
+        gradient = np.full_like(outputs[rows], 7.0)
+        value = loss.on_batch(y[rows], outputs[rows], None if w is None else w[rows], mask, gradient)
+        return value, gradient
+
+    everything = slice(None)
+    value, gradient = run(everything, None, p)
+    same, also = run(everything, np.ones(len(p), bool), p)
+    check_same_bits(f"{name}, mask of True", [np.array(same), also], [np.array(value), gradient])
+    for valid in (np.arange(len(p)) % 3 == 0, np.zeros(len(p), bool)):
+        broken = np.where(valid[:, None], p, np.nan)
+        value, gradient = run(everything, valid, broken)
+        expected, alone = run(valid, None, p) if valid.any() else (0.0, gradient[:0])
+        check_close(f"{name}, masked value", np.array(value), np.array(expected), 1e-12)
+        check_close(f"{name}, masked gradient of valid rows", gradient[valid], alone, 1e-12)
+        check_same_bits(f"{name}, masked gradient of other rows", [gradient[~valid]], [np.zeros_like(p)[~valid]])
+
+
 def _check_part(name: str, loss: Loss, y: np.ndarray, p: np.ndarray) -> None:
     """The derivative of a row is the same in any batch, but for the number of rows that the mean divides by."""
     w = np.linspace(0.5, 2, len(p))
@@ -170,7 +207,7 @@ def _check_nan(name: str, loss: Loss, y: np.ndarray, p: np.ndarray) -> None:
         broken = p.copy()
         broken[2, column] = np.nan
         value = loss.value_and_gradient(y, broken, None, gradient)
-        if not np.isnan(value) or not np.isnan(gradient[2, column]):
+        if not np.isnan(value) or not np.isnan(gradient[2, column]).all():
             raise AssertionError(
                 f"{name}: a NaN output gives the loss {value} and the gradient {gradient[2, column]} instead of NaN"
             )

@@ -17,6 +17,8 @@ def check_gradients(
     y: Any,
     *,
     sample_weight: Any = None,
+    lengths: Any = None,
+    mask: Any = None,
     tolerance: float = 1e-6,
     directions: int = 3,
     seed: int = 0,
@@ -27,8 +29,8 @@ def check_gradients(
     ----------
     model : Sequential
         Compiled, of dtype float64. Its present weights are used and restored.
-    x, y, sample_weight
-        One batch, as for `Sequential.gradients`.
+    x, y, sample_weight, lengths, mask
+        One batch, as for `Sequential.gradients`. Noise of layers such as `Dropout` stays the same meanwhile.
     tolerance : float
         Allowed relative difference.
     directions : int
@@ -56,7 +58,7 @@ def check_gradients(
     if model.dtype != np.float64:
         raise ValueError(f"model: gradients are checked in float64, got a model of {model.dtype}; make it float64")
     integer("directions", directions)
-    gradients = model.gradients(x, y, sample_weight)
+    gradients = model.gradients(x, y, sample_weight, lengths=lengths, mask=mask)
     weights = model.get_weights()
     for k, (g, w) in enumerate(zip(gradients, weights, strict=True)):
         if g.shape != w.shape:
@@ -66,8 +68,7 @@ def check_gradients(
 
     def value(step: float, direction: list[np.ndarray]) -> float:
         model.set_weights([w + step * v for w, v in zip(weights, direction, strict=True)])
-        scores = model.test_on_batch(x, y, sample_weight)
-        return scores[0] if isinstance(scores, list) else scores
+        return model.loss_and_gradients(x, y, sample_weight, lengths=lengths, mask=mask)[0]
 
     try:
         for k in range(directions):

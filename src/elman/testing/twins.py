@@ -7,10 +7,12 @@ the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
 from elman.cells import Cell
+from elman.kernels.random import bits, stream
 
 
 def _elu(x: np.ndarray) -> np.ndarray:
@@ -34,6 +36,27 @@ ACTIVATION_TWINS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 """Every activation of `elman.activations`, written from its published formula."""
 
 
+class Zoneout(NamedTuple):
+    """Zoneout of one call: a rate per state; which elements, or the expectation without a key."""
+
+    rates: tuple[float, ...]
+    key: int | None
+    draw: int = 0
+
+    def __call__(self, t: int, new: Sequence[np.ndarray], old: Sequence[np.ndarray]) -> list[np.ndarray]:
+        """The states (B, H) after step t from what the cell gave and what was before."""
+        if self.key is None:
+            return [p * b + (1 - p) * a for p, a, b in zip(self.rates, new, old, strict=True)]
+        # Elements of a call are numbered in the order of an array (T, states, B, H).
+        first, size, start = t * len(new) * new[0].size, new[0].size, stream(self.key, self.draw)
+        mixed = []
+        for k, p in enumerate(self.rates):
+            words = [int(bits(start, first + k * size + j)) for j in range(size)]
+            keeps = (np.array(words, np.float64) * 2.0**-64 < p).reshape(new[k].shape)
+            mixed.append(np.where(keeps, old[k], new[k]))
+        return mixed
+
+
 def sequence(
     cell: Cell,
     x: np.ndarray,
@@ -43,6 +66,11 @@ def sequence(
     state: Sequence[np.ndarray],
     activation: str = "tanh",
     recurrent_activation: str = "sigmoid",
+    *,
+    unit_weights: np.ndarray | None = None,
+    mask: np.ndarray | None = None,
+    drop: np.ndarray | None = None,
+    zoneout: Zoneout | None = None,
 ) -> tuple[np.ndarray, list[np.ndarray]]:
     """Run ``cell.reference`` over time.
 
@@ -59,6 +87,13 @@ def sequence(
         One per state of the cell.
     activation, recurrent_activation : str
         Names in `ACTIVATION_TWINS`.
+    unit_weights : ndarray of shape (k, H), optional
+    mask : ndarray of bool, shape (B, T), optional
+        True: the sequence uses the step.
+    drop : ndarray of shape (B, H), optional
+        Factors of what is multiplied by the recurrent kernel.
+    zoneout : Zoneout, optional
+        Which elements of the states keep their value.
 
     Returns
     -------
@@ -82,11 +117,16 @@ def sequence(
     recurrent_bias = bias[1] if len(bias) > 1 else none
 
     def product(u: np.ndarray, k: int) -> np.ndarray:
-        return u @ recurrent[:, columns[k]] + recurrent_bias[columns[k]]
+        used = u if drop is None else u * drop
+        return used @ recurrent[:, columns[k]] + recurrent_bias[columns[k]]
 
     now, outputs = tuple(state), []
     for t in range(x.shape[1]):
         z = x[:, t] @ kernel + input_bias
-        now = cell.reference([z[:, c] for c in columns], product, now, act, gate)
+        extra = () if unit_weights is None or not len(unit_weights) else (unit_weights,)
+        new = cell.reference([z[:, c] for c in columns], product, now, act, gate, *extra)
+        new = new if zoneout is None else zoneout(t, new, now)
+        used = True if mask is None else mask[:, t, None]
+        now = tuple(np.where(used, a, b) for a, b in zip(new, now, strict=True))
         outputs.append(now[0])
     return np.stack(outputs, axis=1), list(now)

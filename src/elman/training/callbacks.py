@@ -65,6 +65,13 @@ class Callback:
         """Called once before training."""
         self.params = params
 
+    def get_state(self) -> dict[str, Any]:
+        """What `BackupAndRestore` is to keep: JSON values, arrays, and lists and dicts of these. Nothing by default."""
+        return {}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from what `get_state` gave; called after ``on_train_begin`` when a training is restored."""
+
 
 def _nothing(self: Callback, *args: Any) -> None:
     """Do nothing."""
@@ -82,6 +89,8 @@ class History(Callback):
     history : dict of str to list of float
         One list per quantity, "val_" in front for the validation data.
     epoch : list of int
+    skipped_updates : list of int
+        For each of these epochs, the updates left out because a gradient was NaN or infinite.
     params : dict
 
     Examples
@@ -96,6 +105,16 @@ class History(Callback):
     def __init__(self) -> None:
         self.history: dict[str, list[float]] = {}
         self.epoch: list[int] = []
+        self.skipped_updates: list[int] = []
+
+    def get_state(self) -> dict[str, Any]:
+        """Everything so far."""
+        return {"history": self.history, "epoch": self.epoch, "skipped_updates": self.skipped_updates}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.history, self.epoch = state["history"], state["epoch"]
+        self.skipped_updates = state["skipped_updates"]
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Append the epoch's values."""
@@ -113,8 +132,10 @@ class Hooks:
         if not isinstance(callbacks, (Iterable, type(None))):
             raise TypeError(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
         given = [*first, *(callbacks or [])]
-        # History comes last: others add to the logs of an epoch, such as its learning rate.
-        self._callbacks = sorted(given, key=lambda callback: isinstance(callback, History))
+        # History comes late: others add to the logs of an epoch, such as its learning rate. Last come those who look
+        # at all others: what they back up, and restore over the begin of a training, is then complete.
+        late = lambda callback: 2 if hasattr(callback, "set_callbacks") else int(isinstance(callback, History))
+        self._callbacks = sorted(given, key=late)
         for callback in self._callbacks:
             if not isinstance(callback, Callback):
                 raise TypeError(
@@ -123,6 +144,8 @@ class Hooks:
         for callback in self._callbacks:
             callback.set_model(model)
             callback.set_params(params)
+            if hasattr(callback, "set_callbacks"):
+                callback.set_callbacks(self._callbacks)
         self._by_hook = {
             name: [m for m in (getattr(c, name) for c in self._callbacks) if getattr(m, "__func__", m) is not _nothing]
             for name in HOOKS

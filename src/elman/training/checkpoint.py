@@ -6,6 +6,7 @@ import math
 import os
 import string
 from pathlib import Path
+from typing import Any
 
 from elman import checks, registry
 from elman.training.callbacks import Logs
@@ -114,6 +115,14 @@ class ModelCheckpoint(Monitor):
             path = self._path(logs, None, pending=self.pending(epoch))
             if value is not None or not self.save_best_only:
                 self._save(f"Epoch {epoch + 1}", value, path)
+
+    def get_state(self) -> dict[str, Any]:
+        """Best value and the count of batches."""
+        return {"best": self.best, "batches": self._batches}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self._batches = state["best"], state["batches"]
 
     def _path(self, logs: Logs, batch: int | None, *, pending: bool) -> Path | None:
         """The file name; None where a field waits for validation."""

@@ -83,11 +83,13 @@ def _accepts(function: Callable, count: int) -> bool:
 
 
 class TerminateOnNaN(Callback):
-    """End training after a batch that makes the loss NaN or infinite, and say where.
+    """End training after a batch whose update was left out or that makes the loss NaN or infinite, and say where.
 
-    Prints the epoch, the batch and the parameters that are not finite by then. The update of that batch is done, and
-    the epoch ends as usual; with `EarlyStopping` and its ``restore_best_weights`` the model goes back to the best epoch
-    before.
+    Prints the epoch, the batch, and where the first NaN or infinity stands: layer, step, gate. An update whose gradient
+    is not finite is left out in any case, so that the weights are then those of the batch before; training would go on
+    without this callback. Where the gradient is finite but the loss is not, the update is done, and the parameters that
+    it left NaN or infinite are named. The epoch ends as usual; with `EarlyStopping` and its ``restore_best_weights``
+    the model goes back to the best epoch before.
 
     Examples
     --------
@@ -101,22 +103,25 @@ class TerminateOnNaN(Callback):
     [0, 1]
     """
 
-    _epoch = 0
+    _epoch = _skipped = 0
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
-        """Remember the epoch for the message."""
-        self._epoch = epoch
+        """Remember the epoch for the message, and how many updates were left out before it."""
+        self._epoch, self._skipped = epoch, self.model.skipped_updates
 
     def on_train_batch_end(self, batch: int, logs: Logs) -> None:
-        """Look at the loss."""
-        if math.isfinite(logs["loss"]):
+        """Look for an update that was left out, then at the loss."""
+        where = f"Epoch {self._epoch + 1}, batch {batch + 1}"
+        if self.model.skipped_updates > self._skipped:
+            reason = f"the update was left out, training ends; {self.model.nonfinite}"
+        elif math.isfinite(logs["loss"]):
             return
+        else:
+            bad = [w.name for w in self.model.weights if not np.isfinite(w.value).all()]
+            names = f"not finite: {', '.join(bad)}" if bad else "all parameters are finite"
+            reason = f"the loss is {logs['loss']}, training ends; {names}"
         self.model.stop_training = True
-        bad = [w.name for w in self.model.weights if not np.isfinite(w.value).all()]
-        where = f"; not finite: {', '.join(bad)}" if bad else "; all parameters are finite"
-        print(
-            f"Epoch {self._epoch + 1}, batch {batch + 1}: the loss is {logs['loss']}, training ends{where}", flush=True
-        )
+        print(f"{where}: {reason}", flush=True)
 
 
 class LambdaCallback(Callback):

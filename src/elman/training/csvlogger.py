@@ -18,7 +18,7 @@ class CSVLogger(Callback):
     separator : str
         One character between values.
     append : bool
-        Continue the file, if it is there, under the header it has; else `fit` begins it anew.
+        Continue the file, if it is there, under the header it has; else the first epoch of a `fit` begins it anew.
 
     Raises
     ------
@@ -66,8 +66,28 @@ class CSVLogger(Callback):
         """Begin the file, or see that it can be continued."""
         self._path = os.path.abspath(self.filename)  # the working folder may change while training
         self._columns = None
-        with open(self._path, "a" if self.append else "w", encoding="utf-8"):
+        with open(self._path, "a", encoding="utf-8"):  # begun anew after the first epoch, if this is no restart
             pass
+
+    def get_state(self) -> dict[str, Any]:
+        """The columns and the size of the file."""
+        # Where a file is still to be begun anew, what it holds by then does not matter.
+        kept = self.append or self._columns is not None
+        return {"columns": self._columns, "size": os.path.getsize(self._path) if kept else 0}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Cut off the lines of epochs that will be trained again, and continue the file.
+
+        Raises
+        ------
+        ValueError
+            If the file has become shorter.
+        """
+        size = os.path.getsize(self._path)
+        if size < state["size"]:
+            raise ValueError(f"filename: {self.filename!r} had {state['size']} bytes at the backup, it has {size} now")
+        os.truncate(self._path, state["size"])
+        self._columns = state["columns"]
 
     def on_epoch_end(self, epoch: int, logs: Logs) -> None:
         """Write a line."""
@@ -83,6 +103,9 @@ class CSVLogger(Callback):
         if self.validation_freq and not any(name.startswith("val_") for name in names):
             names |= {f"val_{name}" for name in names - {"learning_rate"}}
         columns = sorted(names)
+        if not self.append:
+            with open(self._path, "w", encoding="utf-8"):
+                pass
         with open(self._path, encoding="utf-8", newline="") as file:
             header = next(csv.reader(file, delimiter=self.separator), None)
         if not header:

@@ -1,4 +1,4 @@
-"""Batches of arrays: checked once, gathered row by row, converted to the model's dtype batch by batch."""
+"""Samples checked once, and gathered, ordered by length and converted to the model's dtype batch by batch."""
 
 from __future__ import annotations
 
@@ -9,11 +9,17 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.data import Permutation, Windows
 from elman.loss import Loss, row_weights
+from elman.masks import expanded
 from elman.memory import Buffers
 from elman.registry import number
+from elman.training.batches import Batch
 
 _FINITE_BYTES = 1 << 24
+
+# A permutation of more rows than this is computed as it is needed, not stored: 8 bytes per row.
+_STORED_ORDER = 1 << 20
 
 
 def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
@@ -46,7 +52,7 @@ class Rows:
 
     Parameters
     ----------
-    x : ndarray, (N, ...)
+    x : ndarray or Windows, (N, ...)
         Any real dtype, order and strides; only the batches are converted.
     y : ndarray or None
         Targets as `Loss.check_target` gave them.
@@ -56,18 +62,26 @@ class Rows:
         Of the model.
     labels : bool
         Whether y holds class indices.
+    mask : ndarray of bool, (N, T), of int64, (N,), or None
+        The steps each sequence uses, or how many from its first on.
+    counts : ndarray of int, (N,), or None
+        How many these are, as far as known: a batch is then ordered by them, longest first.
     """
 
     def __init__(
         self,
-        x: np.ndarray,
+        x: np.ndarray | Windows,
         y: np.ndarray | None,
         weights: np.ndarray | None,
         dtype: np.dtype,
         *,
         labels: bool = False,
+        mask: np.ndarray | None = None,
+        counts: np.ndarray | None = None,
     ) -> None:
         self.x, self.y, self.weights, self.dtype, self._labels = x, y, weights, dtype, labels
+        self.mask, self.counts = mask, counts
+        self.pieces: int | None = None  # evaluate so many steps at a time, with the states carried
         self._buffers = Buffers()
 
     def __len__(self) -> int:
@@ -80,35 +94,50 @@ class Rows:
         if not 0 < cut < n:
             raise ValueError(f"validation_split: {fraction} of {n} samples leaves one side empty")
 
-        def part(rows: slice) -> Rows:
-            y = None if self.y is None else self.y[rows]
-            weights = None if self.weights is None else self.weights[rows]
-            return Rows(self.x[rows], y, weights, self.dtype, labels=self._labels)
+        def part(start: int, stop: int) -> Rows:
+            x = self.x.part(start, stop) if isinstance(self.x, Windows) else self.x[start:stop]
+            y, w, mask, counts = (
+                None if a is None else a[start:stop] for a in (self.y, self.weights, self.mask, self.counts)
+            )
+            rows = Rows(x, y, w, self.dtype, labels=self._labels, mask=mask, counts=counts)
+            rows.pieces = self.pieces
+            return rows
 
-        return part(slice(None, cut)), part(slice(cut, None))
+        return part(0, cut), part(cut, n)
+
+    def shuffled(self, rng: np.random.Generator) -> np.ndarray | Permutation:
+        """A new order."""
+        return rng.permutation(len(self)) if len(self) <= _STORED_ORDER else Permutation(len(self), rng)
 
     def batches(
-        self, size: int, order: np.ndarray | None = None, most: int | None = None
-    ) -> Iterator[tuple[np.ndarray, np.ndarray | None, np.ndarray | None]]:
-        """x (b, ...), y (rows, O) or labels (rows,), weights (rows,) of one batch after another, at most `most`.
+        self, size: int, order: np.ndarray | Permutation | None = None, most: int | None = None, *, sort: bool = True
+    ) -> Iterator[Batch]:
+        """One batch after another, at most `most`, in memory that the next one reuses.
 
-        In memory that the next batch reuses.
+        With `sort` and known counts the sequences of a batch are ordered by them: padding then costs no arithmetic.
         """
         for k, start in enumerate(range(0, len(self), size)):
             if k == most:
                 return
-            rows = slice(start, start + size) if order is None else order[start : start + size]
+            stop = min(start + size, len(self))
+            rows = slice(start, stop) if order is None else order[start:stop]
+            if sort and self.counts is not None:
+                longest_first = np.argsort(-self.counts[rows], kind="stable")
+                rows = (np.arange(start, stop) if order is None else rows)[longest_first]
             x = self._gather("x", self.x, rows, self.dtype)
             y = None
             if self.y is not None:
                 y = self._gather("y", self.y, rows, np.dtype(np.int64) if self._labels else self.dtype)
-                y = y.reshape(-1) if self._labels else y.reshape(-1, y.shape[-1])
-            w = None
-            if self.weights is not None:
-                w = self._gather("weights", self.weights, rows, self.dtype).reshape(-1)
-            yield x, y, w
+            w = None if self.weights is None else self._gather("weights", self.weights, rows, self.dtype)
+            mask = None if self.mask is None else expanded(self.mask[rows], x.shape[1])
+            yield Batch(x, y, w, mask, rows)
 
-    def _gather(self, name: str, array: np.ndarray, rows: slice | np.ndarray, dtype: np.dtype) -> np.ndarray:
+    def _gather(self, name: str, array: np.ndarray | Windows, rows: slice | np.ndarray, dtype: np.dtype) -> np.ndarray:
+        if isinstance(array, Windows):
+            count = len(range(*rows.indices(len(array)))) if isinstance(rows, slice) else len(rows)
+            out = self._buffers.take(name, (count, *array.shape[1:]), dtype)
+            array.take(rows, out)
+            return out
         if isinstance(rows, slice):
             part = array[rows]
             if part.dtype == dtype and part.flags.c_contiguous and part.flags.aligned:
@@ -125,14 +154,18 @@ class Rows:
 
 
 def prepare(
-    x: np.ndarray, y: Any, sample_weight: Any, class_weight: Any, loss: Loss, output_shape: tuple, dtype: np.dtype,
-    prefix: str = "",
+    x: np.ndarray | Windows, y: Any, sample_weight: Any, class_weight: Any, loss: Loss, output_shape: tuple,
+    dtype: np.dtype, mask: np.ndarray | None = None, counts: np.ndarray | None = None, prefix: str = "",
 ) -> Rows:  # fmt: skip
     """Check targets and weights against the outputs (N, ..., O) and bundle them with x."""
     if y is None:
         raise ValueError(f"{prefix}y: targets are missing")
     y = loss.check_target(y, output_shape, f"{prefix}y")
+    if counts is not None:
+        loss.check_steps(f"{prefix}y", y, counts)
     if class_weight is not None:
+        if not loss.per_row:
+            raise ValueError(f"class_weight: {type(loss).__name__} has one loss per sample, not one per label")
         if sample_weight is not None:
             raise ValueError("class_weight and sample_weight cannot be given together")
         sample_weight = _class_weights(class_weight, y, loss.labels)
@@ -142,7 +175,7 @@ def prepare(
         check_rows(f"{prefix}sample_weight", weights, dtype)
     if y.dtype.itemsize > dtype.itemsize:  # finite it is, but perhaps not in the model's dtype
         check_rows(f"{prefix}y", y, dtype)
-    return Rows(x, y, weights, dtype, labels=loss.labels)
+    return Rows(x, y, weights, dtype, labels=loss.labels, mask=mask, counts=counts)
 
 
 def _class_weights(class_weight: Any, y: np.ndarray, labels: bool) -> np.ndarray:

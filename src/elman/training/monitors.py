@@ -207,6 +207,17 @@ class EarlyStopping(Monitor):
         if self.verbose:
             print(f"Weights of epoch {self.best_epoch + 1}, the best one, are restored", flush=True)
 
+    def get_state(self) -> dict[str, Any]:
+        """Best values and weights, and the counts."""
+        names = ("best", "best_epoch", "stopped_epoch", "wait", "best_weights")
+        return {**{name: getattr(self, name) for name in names}, "optimizer": self._optimizer_state}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self._optimizer_state = state["optimizer"]
+        self.best, self.best_weights = state["best"], state["best_weights"]
+        self.best_epoch, self.stopped_epoch, self.wait = state["best_epoch"], state["stopped_epoch"], state["wait"]
+
     def _keep_weights(self) -> bool:
         """Copy weights and optimizer state, unless weights are not finite."""
         weights = self.model.get_weights()
@@ -215,7 +226,7 @@ class EarlyStopping(Monitor):
         optimizer = self.model.optimizer
         self.best_weights = weights
         # Without a step there is no state, and the optimizer may not be built.
-        self._optimizer_state = optimizer.state() if optimizer is not None and optimizer.iterations else None
+        self._optimizer_state = optimizer.state() if optimizer is not None and optimizer.calls else None
         return True
 
 
@@ -288,6 +299,14 @@ class ReduceLROnPlateau(Monitor):
     def _forget(self) -> None:
         self.best: float | None = None
         self.wait = self.cooldown_counter = 0
+
+    def get_state(self) -> dict[str, Any]:
+        """Best value and counts; the learning rate is the optimizer's."""
+        return {"best": self.best, "wait": self.wait, "cooldown_counter": self.cooldown_counter}
+
+    def set_state(self, state: dict[str, Any]) -> None:
+        """Go on from there."""
+        self.best, self.wait, self.cooldown_counter = state["best"], state["wait"], state["cooldown_counter"]
 
     def on_train_begin(self, logs: Logs | None = None) -> None:
         """Forget the last training."""

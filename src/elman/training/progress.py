@@ -24,9 +24,9 @@ def check_verbose(verbose: Any) -> int:
 class Progress:
     """One epoch's display. `verbose` 1 draws a bar if the output is a terminal, else, like 2, prints a line."""
 
-    def __init__(self, verbose: int, steps: int, title: str) -> None:
+    def __init__(self, verbose: int, steps: int | None, title: str) -> None:
         self._begin, self._next_draw = time.perf_counter(), 0.0
-        self._steps, self._title, self._verbose = steps, title, verbose
+        self._steps, self._done, self._title, self._verbose = steps, 0, title, verbose
         self._bar = None
         if verbose == 1 and sys.stdout.isatty():
             from tqdm import tqdm  # 10 ms, paid only where a bar is drawn
@@ -37,6 +37,7 @@ class Progress:
 
     def step(self, done: int, loss: float) -> None:
         """`done` steps are over; redraws at most ten times a second."""
+        self._done = done
         if self._bar is None:
             return
         now = time.perf_counter()
@@ -50,9 +51,9 @@ class Progress:
         values = " - ".join(f"{name}: {value:.4g}" for name, value in logs.items())
         if self._bar is not None:
             self._bar.set_postfix_str(values, refresh=False)
-            self._bar.update(self._steps - self._bar.n)
+            self._bar.update(self._done - self._bar.n)
             self._bar.close()
         elif self._verbose:
             seconds = time.perf_counter() - self._begin
-            each = 1e3 * seconds / max(1, self._steps)
-            print(f"{self._title} - {self._steps} steps - {seconds:.2f} s - {each:.3g} ms/step - {values}", flush=True)
+            each = 1e3 * seconds / max(1, self._done)
+            print(f"{self._title} - {self._done} steps - {seconds:.2f} s - {each:.3g} ms/step - {values}", flush=True)

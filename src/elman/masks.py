@@ -1,0 +1,82 @@
+"""Which steps sequences use: masks and lengths, checked and in the forms that kernels and losses take."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+
+def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str = "") -> np.ndarray | None:
+    """Which steps sequences use: bool (B, T) from a mask, int64 (B,) from lengths; None without both.
+
+    Parameters
+    ----------
+    mask : array_like of bool, shape (B, T), or None
+        True: the sequence uses the step. Integers 0 and 1 are taken too.
+    lengths : array_like of int, shape (B,), or None
+        Steps used, from the first on; 0 to T.
+    shape : (int, int)
+        (B, T).
+    prefix : str
+        Before the names in messages.
+
+    Raises
+    ------
+    ValueError, TypeError
+        If both are given, for another shape or type, or a length outside 0 to T.
+
+    Examples
+    --------
+    >>> checked_steps(None, [1, 0], (2, 2)).tolist()
+    [1, 0]
+    """
+    shape = tuple(shape)
+    if mask is not None and lengths is not None:
+        raise ValueError(f"{prefix}mask and {prefix}lengths cannot be given together")
+    if mask is not None:
+        array = np.asarray(mask)
+        if array.shape != shape:
+            raise ValueError(
+                f"{prefix}mask: expected shape {shape}, one value per sequence and step, got {array.shape}"
+            )
+        if array.dtype.kind not in "biu" or (array.dtype.kind != "b" and ((array != 0) & (array != 1)).any()):
+            raise TypeError(f"{prefix}mask: expected booleans, got an array of dtype {array.dtype}")
+        return array.astype(bool, copy=False)
+    if lengths is None:
+        return None
+    array = np.asarray(lengths)
+    if array.shape != shape[:1]:
+        raise ValueError(f"{prefix}lengths: expected shape {shape[:1]}, one per sequence, got {array.shape}")
+    if array.dtype.kind not in "iu":
+        raise TypeError(f"{prefix}lengths: expected integers, got an array of dtype {array.dtype}")
+    wrong = (array < 0) | (array > shape[1])
+    if wrong.any():
+        first = int(np.argmax(wrong))
+        raise ValueError(f"{prefix}lengths: expected numbers from 0 to {shape[1]}, got {array[first]} at index {first}")
+    return array.astype(np.int64)
+
+
+def expanded(used: np.ndarray | None, steps: int) -> np.ndarray | None:
+    """What `checked_steps` gave as a bool array (B, T).
+
+    Examples
+    --------
+    >>> expanded(np.array([1, 0]), 2).tolist()
+    [[True, False], [False, False]]
+    """
+    if used is None or used.ndim == 2:
+        return used
+    return np.arange(steps) < used[:, None]
+
+
+def step_mask(mask: Any, lengths: Any, shape: tuple[int, int]) -> np.ndarray | None:
+    """Bool array (B, T) from a mask or from lengths, checked; see `checked_steps`."""
+    return expanded(checked_steps(mask, lengths, shape), shape[1]) if mask is not None or lengths is not None else None
+
+
+def time_major(mask: np.ndarray | None, *, go_backwards: bool = False) -> np.ndarray | None:
+    """A mask (B, T) as kernels take it: (T, B) uint8, contiguous; from the end with `go_backwards`."""
+    if mask is None:
+        return None
+    return np.ascontiguousarray(mask[:, ::-1].T if go_backwards else mask.T).view(np.uint8)

@@ -1,0 +1,99 @@
+"""The tables kernels need for a cell of given sizes, and how its work is shared out to threads."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from functools import lru_cache
+
+import numpy as np
+
+from elman.cells import Cell
+from elman.kernels.shares import share
+from elman.kernels.simd import ROWS, VECTORS, lanes
+
+
+@dataclass(frozen=True)
+class Plan:
+    """The tables kernels need for one cell, input width, unit count and dtype; see `elman.kernels.scan`."""
+
+    width: int
+    padded: int
+    early: int
+    groups: np.ndarray
+    panels: np.ndarray
+    packed: int
+    sums: int
+    x_gates: np.ndarray
+    h_gates: np.ndarray
+    x_rows: tuple[int, int]
+    h_rows: tuple[int, int]
+    operand: int
+
+
+@lru_cache(maxsize=256)
+def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
+    """The tables for a cell with that many inputs and units."""
+    width = lanes(dtype)
+    block = -(-units // width)
+    padded = block * width
+    groups, panels, offset, sums = [], [], 0, 0
+    for g in sorted(cell.groups, key=lambda g: g.late):
+        kx, kh = inputs * g.has_input, units * g.has_recurrent
+        groups.append((g.first, g.count, kx, kh, offset))
+        for q in range(0, g.count * block, VECTORS):
+            count = min(VECTORS, g.count * block - q)
+            panels.append((g.first * block + q, count, kx, kh, int(g.late), offset + q * width * (kx + kh), sums))
+            sums += (kx + kh + 1) * count * width
+        offset += g.count * padded * (kx + kh)
+    late = int(cell.late is not None)
+
+    def by_row(rows: tuple[int, ...]) -> np.ndarray:
+        table = np.full(cell.rows, -1, np.int64)
+        table[list(rows)] = np.arange(len(rows))
+        return table
+
+    return Plan(
+        width=width,
+        padded=padded,
+        early=len(groups) - late,
+        groups=np.array(groups, np.int64),
+        panels=np.array(panels, np.int64),
+        packed=offset,
+        sums=sums,
+        x_gates=by_row(cell.x),
+        h_gates=by_row(cell.h),
+        x_rows=(min(cell.x), len(cell.x)),
+        h_rows=(min(cell.h, default=0), len(cell.h) - late),
+        operand=-1 if cell.operand is None else cell.operand,
+    )
+
+
+@lru_cache(maxsize=256)
+def row_bounds(batch: int, threads: int) -> np.ndarray:
+    """Bounds of each thread's sequences: as many for each, whole tiles where possible."""
+    rows = -(-batch // threads)
+    step = ROWS if rows >= ROWS else 4 if rows > 2 else 1
+    rows = -(-rows // step) * step
+    return np.append(np.arange(0, batch, rows), batch).astype(np.int64)
+
+
+def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray]:
+    """Bounds of each thread's sequences for a mask (T, B), and the sequences used by each block; see `share`."""
+    steps, batch = mask.shape
+    bounds, used = np.empty(threads + 1, np.int64), np.empty(steps, np.int64)
+    share(1, mask, time_block, ROWS if batch >= 8 * ROWS else 4 if batch >= 16 else 1, bounds, used)
+    return bounds, used
+
+
+@lru_cache(maxsize=256)
+def panel_bounds(plan_key: tuple, threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Panels in an order, and bounds in it, that give every thread the same work (longest first)."""
+    panels = make_plan(*plan_key).panels
+    cost = (panels[:, 2] + panels[:, 3] + 4) * panels[:, 1]
+    load, mine = [0] * threads, [[] for _ in range(threads)]
+    for i in np.argsort(-cost, kind="stable"):
+        t = load.index(min(load))
+        load[t] += int(cost[i])
+        mine[t].append(int(i))
+    order = [i for part in mine for i in part]
+    return panels[order], np.cumsum([0, *map(len, mine)]).astype(np.int64)

@@ -1,0 +1,121 @@
+"""The forms in which users give sequences: arrays, lists of unequal length, lanes, windows, batches one by one."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Iterable, Iterator
+from itertools import chain
+from typing import Any
+
+import numpy as np
+
+from elman.data import Lanes, Windows
+from elman.training.batches import Batch
+from elman.training.data import Rows
+from elman.utils import pad_sequences
+
+
+def unpack(x: Any, y: Any, lengths: Any, mask: Any, prefix: str = "", *, per_row: bool = True) -> tuple[Any, Any, Any]:
+    """x, y and lengths from lanes, windows or lists of arrays of unequal length; any other x stays as it is.
+
+    With `per_row` targets belong to steps; otherwise they are labels in lists of their own lengths.
+    """
+    if not per_row and _unequal(y):
+        y = pad_sequences(list(y), padding="post", value=-1)
+    if isinstance(x, (Lanes, Windows)):
+        kind = type(x).__name__
+        if y is not None:
+            raise ValueError(f"{prefix}y: {kind} hold their targets; give y when making them")
+        if isinstance(x, Windows):
+            return x, x.targets, lengths
+        if lengths is not None or mask is not None:
+            raise ValueError(f"{prefix}lengths, {prefix}mask: Lanes know the lengths of their series")
+        return x.x, x.y, x.lengths if (x.lengths < x.x.shape[1]).any() else None
+    if not _unequal(x):
+        return x, y, lengths
+    if lengths is not None or mask is not None:
+        raise ValueError(f"{prefix}lengths, {prefix}mask: x is a list of sequences of unequal length, which tells them")
+    own = np.array([len(a) for a in x])
+    if _unequal(y):
+        found = [len(a) for a in y]
+        if len(found) == len(own) and (own != found).any():
+            first = int(np.argmax(own != found))
+            raise ValueError(
+                f"{prefix}y: sequence {first} has {found[first]} steps, but x has {own[first]} there; expected a "
+                "target for every step"
+            )
+        y = pad_sequences(list(y), padding="post")
+    return pad_sequences(list(x), padding="post"), y, own
+
+
+def _unequal(x: Any) -> bool:
+    """Whether x is a list of arrays (T, F) or (T,) of which T differs."""
+    if not isinstance(x, (list, tuple)) or not x or not all(isinstance(a, np.ndarray) for a in x):
+        return False
+    return {a.ndim for a in x} in ({1}, {2}) and len({len(a) for a in x}) > 1
+
+
+def is_stream(x: Any) -> bool:
+    """Whether x gives batches one by one: an iterable that is neither an array nor a list or tuple."""
+    known = isinstance(x, (np.ndarray, list, tuple, str, bytes, dict, Lanes, Windows))
+    return not known and isinstance(x, Iterable) and not hasattr(x, "__array__")
+
+
+class Stream:
+    """Batches that an iterable gives: x, (x, y) or (x, y, sample_weight).
+
+    An iterator, such as a generator, is read on from epoch to epoch; any other iterable begins anew.
+    """
+
+    counts = pieces = None
+
+    def __init__(self, source: Iterable[Any], check: Callable[..., Rows], argument: str = "x") -> None:
+        self._source, self._check, self._argument = source, check, argument
+        self._iterator = source if isinstance(source, Iterator) else None
+        self._first: Rows | None = None
+
+    def peek(self) -> Rows:
+        """The first batch, which is not lost."""
+        if self._first is None:
+            items = iter(self._source)
+            try:
+                item = next(items)
+            except StopIteration:
+                raise ValueError(f"{self._argument}: the iterable gives no batch") from None
+            if self._iterator is not None:
+                self._iterator = chain([item], items)
+            self._first = self._rows(item)
+        return self._first
+
+    def _rows(self, item: Any) -> Rows:
+        parts = item if isinstance(item, (tuple, list)) else (item,)
+        if not 1 <= len(parts) <= 3:
+            raise ValueError(
+                f"{self._argument}: each batch must be x, (x, y) or (x, y, sample_weight), got {len(parts)} parts"
+            )
+        return self._check(*parts)
+
+    def batches(self, size: int, order: None = None, most: int | None = None, *, sort: bool = True) -> Iterator[Batch]:
+        """The batches as they come, checked; `size` is theirs."""
+        items = self._source if self._iterator is None else self._iterator
+        count = 0
+        for item in items:
+            rows = self._rows(item)
+            yield from rows.batches(len(rows), None, None, sort=sort)
+            count += 1
+            if count == most:
+                return
+        if count == 0:
+            raise ValueError(
+                f"{self._argument}: the iterable gives no more batches; an iterator, such as a generator, is read "
+                "once: give an object that can be iterated anew, or more batches"
+            )
+        if most is not None:
+            warnings.warn(f"{self._argument}: expected {most} batches, the iterable gave {count}", stacklevel=2)
+
+
+def refuse_beside_stream(x: Any, **given: Any) -> None:
+    """ValueError if an argument is given that batches one by one carry themselves."""
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(f"{name}: x gives batches one by one ({type(x).__name__}); they carry all of it")
