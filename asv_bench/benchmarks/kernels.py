@@ -15,16 +15,12 @@ class Recurrent:
     param_names = ("cell", "BxTxIxH", "dtype")
 
     def setup(self, cell: str, size: str, dtype: str) -> None:
-        from elman import functional, initializers
+        import elman
 
-        self.recurrent = functional.recurrent
-        units, columns = SIZES[size].H, CELLS[cell].gates * SIZES[size].H
-        rng = np.random.default_rng(0)
-        self.parameters = [
-            initializers.get("glorot_uniform")((SIZES[size].I, columns), dtype, rng),
-            initializers.get("orthogonal")((units, columns), dtype, rng),
-            np.zeros((2, columns) if CELLS[cell].recurrent_bias else columns, dtype),
-        ]
+        self.recurrent = elman.functional.recurrent
+        layer = elman.layers.RNN(SIZES[size].H, cell=cell)
+        layer.build_alone((None, SIZES[size].I), np.dtype(dtype))
+        self.parameters = layer.get_weights()
         self.x, _ = batch(SIZES[size], dtype)
         outputs, _, tape = self.recurrent(cell, self.x, self.parameters)
         self.d_outputs = np.random.default_rng(1).standard_normal(outputs.shape).astype(dtype)
