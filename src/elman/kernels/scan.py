@@ -40,7 +40,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.jit import Entry, helper, invoke, matrix, prange, types
+from elman.jit import Entry, force_inlined, helper, invoke, matrix, prange, types
 from elman.kernels.simd import element, pointer, pointer_at
 
 
@@ -170,7 +170,7 @@ def forward(
             )  # fmt: skip
 
 
-@helper
+@force_inlined
 def _through_weights(
     multiply, rows, columns, width, zp, zo, first, count, units, h, n, panels, depth, skip, target, to, stride
 ):
@@ -185,7 +185,7 @@ def _through_weights(
     )  # fmt: skip
 
 
-@helper
+@force_inlined
 def _backward_step(
     t, begin, rows, cell, late, multiply, units, s, own, rt, h_rows, operand, h, width, drop, u, z, d, now, du
 ):
