@@ -72,7 +72,8 @@ def expanded(used: np.ndarray | None, steps: int) -> np.ndarray | None:
 
 def step_mask(mask: Any, lengths: Any, shape: tuple[int, int]) -> np.ndarray | None:
     """Bool array (B, T) from a mask or from lengths, checked; see `checked_steps`."""
-    return expanded(checked_steps(mask, lengths, shape), shape[1]) if mask is not None or lengths is not None else None
+    used = checked_steps(mask, lengths, shape)
+    return used if used is None else expanded(used, shape[1])
 
 
 def time_major(mask: np.ndarray | None, *, go_backwards: bool = False) -> np.ndarray | None:

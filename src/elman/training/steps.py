@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from elman import losses, metrics, optimizers, registry
+from elman import checks, losses, metrics, optimizers, registry
 from elman.loss import Loss
 from elman.memory import Buffers
 from elman.optimizers import Optimizer
@@ -20,7 +20,7 @@ from elman.parameters import ParameterVector
 from elman.recurrence import checked_interval
 from elman.training import loop
 from elman.training.batches import Batch
-from elman.training.states import States
+from elman.training.states import PHASES, States
 
 _PLAIN = nullcontext()
 
@@ -207,9 +207,7 @@ class Steps(ABC):
         >>> bool((model.predict(x) == first).all()), bool((second == first).all())
         (True, False)
         """
-        if phase is not None and phase not in ("train", "validation", "predict", "stream"):
-            raise ValueError(f"phase: expected 'train', 'validation', 'predict', 'stream' or None, got {phase!r}")
-        self._states.reset(phase)
+        self._states.reset(phase if phase is None else checks.choose("phase", phase, PHASES))
 
     # ---- how to train
 

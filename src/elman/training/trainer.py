@@ -108,7 +108,6 @@ class Trainer(Batchwise):
         Truncated BPTT as in R. J. Williams, J. Peng, An efficient gradient-based algorithm for on-line training of
         recurrent network trajectories, Neural Computation 2 (1990), with the states of the window computed anew.
         """
-        given = x
         stream = is_stream(x)
         if isinstance(x, Lanes):
             batch_size, shuffle = len(x) if batch_size is None else batch_size, False
@@ -133,7 +132,7 @@ class Trainer(Batchwise):
             checks.flag("shuffle", shuffle) and not stream, initial_epoch, steps_per_epoch, validation_steps,
             validation_batch_size, validation_freq, each, cut, per_step=cut is not None and self._per_step(first),
         )  # fmt: skip
-        if stream and plan.steps is None and given is iter(given) and plan.epochs - plan.initial_epoch > 1:
+        if stream and plan.steps is None and x is iter(x) and plan.epochs - plan.initial_epoch > 1:
             raise ValueError("steps_per_epoch: a generator is read once; say how many of its batches are an epoch")
         if not stream:
             self._check_stateful(plan, len(rows), validation)
