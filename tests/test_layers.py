@@ -15,13 +15,17 @@ from elman.layers import (
     Bidirectional,
     Dense,
     Dropout,
+    EmbedColumns,
     Embedding,
     Flatten,
     GaussianNoise,
     Input,
+    LastSteps,
     LayerNormalization,
     Masking,
     RepeatVector,
+    Reshape,
+    SegmentRNN,
     SimpleRNN,
     SpatialDropout1D,
     TimeDistributed,
@@ -219,6 +223,12 @@ def test_layers_that_move_data():
     np.testing.assert_array_equal(Flatten()(x), x.reshape(2, 12))
     np.testing.assert_array_equal(Flatten()(x[:, 0]), x[:, 0])
     np.testing.assert_array_equal(RepeatVector(3)(x[:, 0]), np.stack([x[:, 0]] * 3, axis=1))
+    for shape in ((4, 3), (-1, 3), (4, -1), (1, -1), (12,), (-1,)):
+        wanted = Reshape(shape)(x)
+        np.testing.assert_array_equal(wanted, x.reshape(2, *shape))
+    np.testing.assert_array_equal(Reshape((2, 2))(x[:, 0]), x[:, 0].reshape(2, 2, 2))
+    np.testing.assert_array_equal(LastSteps(2)(x), x[:, 1:])
+    np.testing.assert_array_equal(LastSteps(3)(x), x)
     inner = Dense(2)
     np.testing.assert_array_equal(TimeDistributed(inner)(x)[:, 1], inner(x[:, 1]))
     np.testing.assert_array_equal(RNN(2, return_sequences=True)(x[:, :2]), RNN(2, return_sequences=True)(x)[:, :2])
@@ -279,6 +289,10 @@ def test_mixed_stack_with_sequence_targets_and_weights():
         ([TimeDistributed(Dense(3, "sigmoid")), LSTM(2), Activation("tanh")], (4, 5, 2), (4, 2)),
         ([TimeDistributed(RepeatVector(2)), TimeDistributed(GRU(3)), LSTM(2)], (2, 4, 3), (2, 2)),
         ([GRU(3), RepeatVector(2), TimeDistributed(Flatten()), Flatten()], (3, 4, 2), (3, 6)),
+        ([GRU(6, return_sequences=True), Reshape((-1, 4)), LSTM(3)], (3, 4, 2), (3, 3)),
+        ([GRU(6), Reshape((2, 3)), LSTM(3, return_sequences=True), Reshape((6,)), Dense(2)], (3, 4, 2), (3, 2)),
+        ([GRU(3, return_sequences=True), LastSteps(2), LSTM(2, return_sequences=True)], (3, 5, 2), (3, 2, 2)),
+        ([Dense(3), SegmentRNN(4, 3, 2, known=[0], static=[1]), Dense(2)], (3, 8, 2), (3, 3, 2)),
         ([LayerNormalization(), Bidirectional(GRU(3)), LayerNormalization()], (3, 4, 4), (3, 6)),
         (
             [Masking(), TimeDistributed(RepeatVector(2)), TimeDistributed(Bidirectional(GRU(3))), GRU(2)],
@@ -326,6 +340,14 @@ def test_activation_names_in_recurrent_and_dense_layers(k):
         (Dense(2), (None, 5), (None, 2)),
         (Flatten(), (3, 4), (12,)),
         (RepeatVector(3), (4,), (3, 4)),
+        (Reshape((4, -1)), (6, 2), (4, 3)),
+        (Reshape((-1,)), (6, 2), (12,)),
+        (LastSteps(3), (None, 4), (3, 4)),
+        (LastSteps(3), (3, 4), (3, 4)),
+        (EmbedColumns([(1, 5, 3), (0, 2, 1)]), (None, 4), (None, 6)),
+        (EmbedColumns([(1, 5, 3)]), (2,), (4,)),
+        (SegmentRNN(4, 7, 3, outputs=2), (None, 5), (7, 2)),
+        (SegmentRNN(4, 7, 3), (10, 5), (7, 1)),
         (TimeDistributed(Dense(2)), (None, 5), (None, 2)),
         (TimeDistributed(GRU(2)), (7, 6, 5), (7, 2)),
         (Activation("relu"), (None, 5), (None, 5)),
@@ -353,6 +375,18 @@ def test_output_shapes(layer, given, expected):
         (Dense(2), (3, 4, 5), r"layer Dense: takes \(features,\) or \(time, features\), got \(3, 4, 5\)"),
         (Flatten(), (None, 4), "layer Flatten: the number of time steps must be known"),
         (RepeatVector(3), (2, 4), r"layer RepeatVector: takes \(features,\), got \(2, 4\)"),
+        (Reshape((5, -1)), (3, 4), r"layer Reshape: the 12 elements of \(3, 4\) do not fill target_shape=\(5, -1\)"),
+        (Reshape((5, 2)), (5, 4), r"layer Reshape: the 20 elements of \(5, 4\) do not fill target_shape=\(5, 2\)"),
+        (Reshape((5, -1)), (None, 4), r"layer Reshape: the number of time steps must be known, got \(None, 4\)"),
+        (LastSteps(3), (2, 4), "layer LastSteps: needs at least n=3 steps, got 2"),
+        (LastSteps(3), (4,), r"layer LastSteps: takes \(time, features\), got \(4,\)"),
+        (EmbedColumns([(2, 5, 3)]), (None, 2), r"layer EmbedColumns: columns\[0\] names column 2, but the input has 2"),
+        (EmbedColumns([(2, 5, 3)]), (), r"layer EmbedColumns: takes \(features,\) or \(time, features\), got \(\)"),
+        (SegmentRNN(4, 7, 3), (9, 2), "layer SegmentRNN: needs at least 10 steps, a segment of 3 and the horizon of 7"),
+        (SegmentRNN(4, 7, 3, name="s"), (9,), r"layer s: takes \(time, features\), got \(9,\)"),
+        (SegmentRNN(4, 7, 3, known=[0, 2]), (None, 2), "layer SegmentRNN: known names column 2, but the input has 2"),
+        (SegmentRNN(4, 7, 3, static=[2]), (None, 2), "layer SegmentRNN: static names column 2, but the input has 2"),
+        (SegmentRNN(4, 7, 3, static=[0, 1]), (None, 2), "static names all 2 columns, nothing is left for the segments"),
         (TimeDistributed(Dense(2)), (3,), r"layer TimeDistributed: takes \(time, ...\), got \(3,\)"),
         (SpatialDropout1D(0.2), (3,), r"layer SpatialDropout1D: takes \(time, features\), got \(3,\)"),
         (Embedding(5, 3), (3, 4), "layer Embedding"),
@@ -375,6 +409,10 @@ CONFIGURED = [
     Activation("elu"),
     Flatten(name="flat"),
     RepeatVector(3),
+    Reshape((-1, 2)),
+    LastSteps(2),
+    EmbedColumns([(1, 5, 3), (0, 2, 1)], embeddings_initializer="ones"),
+    SegmentRNN(3, 2, 1, outputs=2, cell="lstm", layers=2, known=[1], static=[0], activation=None, dropout=0.1, seed=1),
     TimeDistributed(Dense(2, use_bias=False)),
     Input((None, 3)),
     Dropout(0.2, seed=1),
@@ -404,6 +442,8 @@ def test_configurations_survive_json(layer):
     x = np.where(np.arange(4)[:, None] == 1, -1.0, data(2, 4, 3))
     if isinstance(layer, Embedding):
         x = np.array([[0, 4, 1], [2, 0, 0]])
+    elif isinstance(layer, EmbedColumns):
+        x = np.array([[1.0, 4.0, 0.5], [0.0, 2.0, -1.5]])
     elif isinstance(layer, RepeatVector):
         x = x[:, 0]
     elif isinstance(layer, Input):
@@ -530,6 +570,13 @@ def test_a_layer_called_alone_keeps_its_weights_in_a_model():
         (lambda: RNN(3, cell="ltsm"), "cell: unknown name 'ltsm', did you mean 'lstm'"),
         (lambda: Dense(3, kernel_initializer="glorot"), "initializer: unknown name 'glorot'"),
         (lambda: RepeatVector(0), "n: expected an integer of at least 1"),
+        (lambda: LastSteps(0), "n: expected an integer of at least 1, got 0"),
+        (lambda: Reshape(3), r"target_shape: expected \(time, features\) or \(features,\), got 3"),
+        (lambda: Reshape((1, 2, 3)), "target_shape: expected"),
+        (lambda: Reshape((-1, -1)), r"target_shape: expected -1 once at most, got \(-1, -1\)"),
+        (lambda: Reshape((0, 2)), "target_shape: expected an integer of at least 1, got 0"),
+        (lambda: Reshape((-2, 2)), "target_shape: expected an integer of at least 1, got -2"),
+        (lambda: Reshape((2.5,)), "target_shape: expected an integer, got float 2.5"),
         (lambda: Input((0, 3)), "shape: expected an integer of at least 1, got 0"),
         (lambda: Input((3, None)), "shape: the number of features must be known"),
         (lambda: Input(3), "shape: expected"),

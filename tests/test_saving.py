@@ -20,13 +20,17 @@ from elman.layers import (
     Bidirectional,
     Dense,
     Dropout,
+    EmbedColumns,
     Embedding,
     Flatten,
     GaussianNoise,
     Input,
+    LastSteps,
     LayerNormalization,
     Masking,
     RepeatVector,
+    Reshape,
+    SegmentRNN,
     SimpleRNN,
     SpatialDropout1D,
     TimeDistributed,
@@ -55,6 +59,9 @@ def every_layer(dtype):
             Bidirectional(GRU(2, return_sequences=True, learn_initial_state=True, dropout=0.2, recurrent_dropout=0.1)),
             LayerNormalization(epsilon=0.1),
             RNN(4, cell="gru", return_sequences=True, go_backwards=True),
+            LastSteps(4),
+            Reshape((8, 2)),
+            SegmentRNN(3, 4, 2, outputs=2, cell="lstm", layers=2, known=[0], dropout=0.1),
             Dropout(0.2, seed=1),
             TimeDistributed(Dense(3, "elu", use_bias=False)),
             SimpleRNN(3, "relu", return_sequences=True),
@@ -95,8 +102,8 @@ def same_state(a, b):
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_training_goes_on_with_the_same_bits(dtype, tmp_path):
     (x, y), model = data(), every_layer(dtype)
-    # An embedding takes token ids: it has a model of its own below.
-    assert {type(layer).__name__ for layer in model.layers} | {"Input", "Embedding"} == {
+    # Embeddings take token ids: they have a model of their own below.
+    assert {type(layer).__name__ for layer in model.layers} | {"Input", "Embedding", "EmbedColumns"} == {
         n for n, c in LAYERS.items() if c.__module__.startswith("elman.")
     }
     model.compile(
@@ -132,6 +139,21 @@ def test_training_on_tokens_goes_on_with_the_same_bits(tmp_path):
     np.testing.assert_array_equal(model.predict(x, batch_size=10), again.predict(x, batch_size=10))
     for m in (model, again):
         m.train_on_batch(x[:10], y[:10])
+    same_state(model, again)
+
+
+def test_training_on_columns_of_categories_goes_on_with_the_same_bits(tmp_path):
+    rng = np.random.default_rng(3)
+    x, y = np.concatenate([rng.normal(size=(20, 6, 1)), rng.integers(0, 5, (20, 6, 2))], axis=2), rng.normal(size=20)
+    model = Sequential([EmbedColumns([(2, 5, 3), (1, 5, 2)]), GRU(3), Dense(1)], seed=4)
+    model.compile("adam", "mse")
+    model.fit(x, y, verbose=0)
+    model.save(tmp_path / "model")
+    again = load_model(tmp_path / "model")
+    assert again.layers[0].columns == ((2, 5, 3), (1, 5, 2))
+    np.testing.assert_array_equal(model.predict(x), again.predict(x))
+    for m in (model, again):
+        m.train_on_batch(x, y)
     same_state(model, again)
 
 

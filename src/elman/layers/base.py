@@ -222,7 +222,7 @@ def _plain(value: Any) -> Any:
         if isinstance(value, base):
             return module.serialize(value)
     if isinstance(value, tuple):
-        return list(value)
+        return [_plain(v) for v in value]
     return value
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,6 +18,66 @@ from elman.threads import usable_threads
 _PARALLEL_SIZE = 100_000
 # Tokens checked at a time, so that a memory map stays one.
 _CHECKED = 1 << 20
+
+
+class Lookup:
+    """Rows of one table by number, with what the gradient of the table needs to know of the last training batch."""
+
+    def __init__(self) -> None:
+        self._touched = self.ids = np.empty(0, np.int64)
+
+    def rows(
+        self, table: np.ndarray, tokens: np.ndarray, refuse: Callable[[int], None]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """``table[tokens]``, (tokens.size, E), and the tokens as integers, which become `ids` in training.
+
+        Calls `refuse` with the place of the first token that has no row.
+        """
+        tokens = np.require(tokens, table.dtype, "CW").reshape(-1)
+        ids, bad = np.empty(tokens.size, np.int64), np.empty(-(-tokens.size // TOKENS), np.int64)
+        y = np.empty((tokens.size, table.shape[1]), table.dtype)
+        threads = usable_threads() if y.size > _PARALLEL_SIZE else 1
+        gather(threads, tokens, table, table.dtype.type(len(table)), ids, bad, y)
+        if bad.max() >= 0:
+            refuse(int(bad[bad >= 0][0]))
+        return y, ids
+
+    def backward(self, dy: np.ndarray, gradient: np.ndarray) -> None:
+        """Sum dy (..., E) into the rows of the last training batch, and clear those of the one before."""
+        width = gradient.shape[1]
+        flat = np.require(dy, None, "CW").reshape(-1, width)
+        threads = usable_threads() if flat.size > _PARALLEL_SIZE and width > COLUMNS else 1
+        scatter(threads, self._touched, self.ids, flat, gradient)
+        self._touched = self.ids
+
+
+def first_wrong(x: np.ndarray, input_dim: int) -> tuple[int, ...] | None:
+    """Index of the first element of x (N, ...) that is no integer from 0 to `input_dim` - 1; None if all are.
+
+    Examples
+    --------
+    >>> first_wrong(np.array([[0.0, 2.0], [1.5, 3.0]]), 3)
+    (1, 0)
+    """
+    rows = max(1, _CHECKED // max(1, x[:1].size))
+    for start in range(0, len(x), rows):
+        part = x[start : start + rows]
+        whole = part.dtype.kind != "f" or (part == part.round()).all()
+        if whole and part.min() >= 0 and part.max() < input_dim:
+            continue
+        bad = (part < 0) | (part >= input_dim) | (part != np.round(part))
+        first = tuple(int(i) for i in np.argwhere(bad)[0])
+        return (first[0] + start, *first[1:])
+    return None
+
+
+def check_exact(argument: str, input_dim: int, dtype: np.dtype) -> None:
+    """ValueError if `dtype` does not hold every number below `input_dim`."""
+    exact = 2 ** (np.finfo(dtype).nmant + 1)
+    if input_dim > exact:
+        raise ValueError(
+            f"{argument}: {dtype} holds every integer only up to {exact}, got {input_dim}; use dtype='float64'"
+        )
 
 
 @dataclass(eq=False)
@@ -119,41 +180,23 @@ class Embedding(Layer):
 
     def prepare(self, shape: Shape, dtype: np.dtype) -> None:
         """Check that the tokens are numbers of `dtype`."""
-        exact = 2 ** (np.finfo(dtype).nmant + 1)
-        if self.input_dim > exact:
-            raise ValueError(
-                f"input_dim: {dtype} holds every integer only up to {exact}, got {self.input_dim}; use dtype='float64'"
-            )
-        self._touched = np.empty(0, np.int64)
+        check_exact("input_dim", self.input_dim, dtype)
+        self._lookup = Lookup()
 
     def check_values(self, argument: str, x: np.ndarray) -> None:
         """ValueError with the first element of x that is no token number."""
-        rows = max(1, _CHECKED // max(1, x[:1].size))
-        for start in range(0, len(x), rows):
-            part = x[start : start + rows]
-            whole = part.dtype.kind != "f" or (part == part.round()).all()
-            if whole and part.min() >= 0 and part.max() < self.input_dim:
-                continue
-            bad = (part < 0) | (part >= self.input_dim) | (part != np.round(part))
-            first = tuple(int(i) for i in np.argwhere(bad)[0])
-            index = (first[0] + start, *first[1:])
+        index = first_wrong(x, self.input_dim)
+        if index is not None:
             raise ValueError(
                 f"{argument}: expected token numbers, integers from 0 to {self.input_dim - 1} "
-                f"(input_dim={self.input_dim}), got {part[first]} at index {index}"
+                f"(input_dim={self.input_dim}), got {x[index]} at index {index}"
             )
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         """(B,) to (B, E) or (B, T) to (B, T, E)."""
-        table = self.parameters[0]
-        tokens = np.require(x, table.dtype, "CW").reshape(-1)
-        ids, bad = np.empty(tokens.size, np.int64), np.empty(-(-tokens.size // TOKENS), np.int64)
-        y = np.empty((tokens.size, self.output_dim), table.dtype)
-        threads = usable_threads() if y.size > _PARALLEL_SIZE else 1
-        gather(threads, tokens, table, table.dtype.type(self.input_dim), ids, bad, y)
-        if bad.max() >= 0:
-            self._refuse(x, int(bad[bad >= 0][0]))
+        y, ids = self._lookup.rows(self.parameters[0], x, lambda place: self._refuse(x, place))
         if training:
-            self._ids = ids
+            self._lookup.ids = ids
         return y.reshape(*x.shape, self.output_dim)
 
     def _refuse(self, x: np.ndarray, place: int) -> None:
@@ -169,11 +212,7 @@ class Embedding(Layer):
         gradient = self.gradients[0]
         if self.embeddings_regularizer is not None:  # its gradient reaches every row
             gradient[...] = 0
-        ids = self._ids
-        flat = np.require(dy, None, "CW").reshape(-1, self.output_dim)
-        threads = usable_threads() if flat.size > _PARALLEL_SIZE and self.output_dim > COLUMNS else 1
-        scatter(threads, self._touched, ids, flat, gradient)
-        self._touched = ids
+        self._lookup.backward(dy, gradient)
         return np.zeros(dy.shape[:-1], dy.dtype) if input_gradient else None
 
     def output_mask(self, x: np.ndarray) -> np.ndarray | None:

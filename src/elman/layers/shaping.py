@@ -1,7 +1,8 @@
-"""Layers that only move data: `Input`, `Flatten`, `RepeatVector`, `TimeDistributed`."""
+"""Layers that only move data: `Input`, `Flatten`, `Reshape`, `RepeatVector`, `LastSteps`, `TimeDistributed`."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -85,6 +86,73 @@ class Flatten(Layer):
 
 
 @dataclass(eq=False)
+class Reshape(Layer):
+    """All elements of a sample in another shape, in the same order.
+
+    Parameters
+    ----------
+    target_shape : tuple of int
+        (T, F) or (F,); one entry may be -1, which takes what is left.
+    name : str, optional
+
+    Raises
+    ------
+    ValueError, TypeError
+        If an entry is no integer of at least 1 and not the only -1; when built, if the elements do not fit.
+
+    Notes
+    -----
+    Any input whose number of steps is known. A mask is handed on where the number of steps stays; else it has no
+    meaning any more.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> elman.layers.Reshape((6, -1))(np.arange(12.0).reshape(1, 3, 4))[0, :2].tolist()
+    [[0.0, 1.0], [2.0, 3.0]]
+    """
+
+    target_shape: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        given = self.target_shape
+        if not isinstance(given, (tuple, list)) or len(given) not in (1, 2):
+            raise ValueError(f"target_shape: expected (time, features) or (features,), got {given!r}")
+        self.target_shape = tuple(
+            checks.integer("target_shape", s, -1 if s == -1 else 1)  # any other entry is a length
+            for s in given
+        )
+        if self.target_shape.count(-1) > 1:
+            raise ValueError(f"target_shape: expected -1 once at most, got {self.target_shape}")
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """The target shape, -1 replaced."""
+        if None in shape:
+            raise ValueError(f"layer {self.name or 'Reshape'}: the number of time steps must be known, got {shape}")
+        size, known = math.prod(shape), math.prod(s for s in self.target_shape if s != -1)
+        if size % known or (size != known and -1 not in self.target_shape):
+            raise ValueError(
+                f"layer {self.name or 'Reshape'}: the {size} elements of {shape} do not fill "
+                f"target_shape={self.target_shape}"
+            )
+        return tuple(size // known if s == -1 else s for s in self.target_shape)
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """x, reshaped."""
+        return x.reshape(x.shape[0], *self.output_shape)
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """dy, reshaped back."""
+        return dy.reshape(dy.shape[0], *self.shape)
+
+    def output_mask(self, x: np.ndarray) -> np.ndarray | None:
+        """That of the input, if the steps are the same."""
+        return self.mask if len(self.output_shape) > 1 and self.output_shape[0] == self.shape[0] else None
+
+
+@dataclass(eq=False)
 class RepeatVector(Layer):
     """(F,) to (n, F): the vector at every one of n steps.
 
@@ -120,6 +188,63 @@ class RepeatVector(Layer):
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Sum over the steps."""
         return dy.sum(axis=1)
+
+
+@dataclass(eq=False)
+class LastSteps(Layer):
+    """(T, F) to (n, F): the last n steps of a sequence, such as those that are forecast.
+
+    Parameters
+    ----------
+    n : int
+        At most T.
+    name : str, optional
+
+    Raises
+    ------
+    ValueError, TypeError
+        If `n` is no integer of at least 1, or a sequence has fewer steps.
+
+    Examples
+    --------
+    >>> import numpy as np
+    >>> import elman
+    >>> elman.layers.LastSteps(2)(np.arange(4.0).reshape(1, 4, 1)).tolist()
+    [[[2.0], [3.0]]]
+    """
+
+    n: int
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.n = checks.integer("n", self.n)
+
+    def compute_output_shape(self, shape: Shape) -> Shape:
+        """(n, F)."""
+        if len(shape) != 2:
+            raise ValueError(f"layer {self.name or 'LastSteps'}: takes (time, features), got {shape}")
+        if shape[0] is not None and shape[0] < self.n:
+            raise ValueError(f"layer {self.name or 'LastSteps'}: needs at least n={self.n} steps, got {shape[0]}")
+        return (self.n, *shape[1:])
+
+    def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
+        """The end of x, without copying."""
+        self.compute_output_shape(x.shape[1:])
+        if training:
+            self._steps = x.shape[1]
+        return x[:, -self.n :]
+
+    def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
+        """dy at the last steps, 0 before."""
+        if not input_gradient:
+            return None
+        dx = np.zeros((len(dy), self._steps, dy.shape[2]), dy.dtype)
+        dx[:, -self.n :] = dy
+        return dx
+
+    def output_mask(self, x: np.ndarray) -> np.ndarray | None:
+        """The end of the input's mask."""
+        return None if self.mask is None else self.mask[:, -self.n :]
 
 
 @dataclass(eq=False)
