@@ -272,3 +272,24 @@ def negative_binomial(y, p, options, columns, lo, hi, losses, gradient):
             change += n * n * (stirling_slope(n + count) - stirling_slope(n))
             gradient[c + k] = share * slope * change
         losses[i] = loss * share
+
+
+@loss_function
+def poisson(y, p, options, columns, lo, hi, losses, gradient):
+    """- log of m^y e^-m / y! = D(y, m) + log(2 pi y) / 2 + phi(y) for y > 0; m = softplus + FLOOR."""
+    kind = options.dtype.type
+    half, floor, constant = kind(0.5), kind(FLOOR), kind(_HALF_LOG_2PI)
+    share = kind(1) / kind(columns)
+    for i in range(lo, hi):
+        start, loss = i * columns, kind(0)
+        for c in range(start, start + columns):
+            m, slope = _softplus(p[c], kind)
+            m += floor
+            count = y[c]
+            d = m - count
+            if count > 0:
+                loss += deviance(count, m, d) + constant + half * np.log(count) + stirling(count)
+            else:
+                loss += m
+            gradient[c] = share * slope * (d / m)
+        losses[i] = loss * share

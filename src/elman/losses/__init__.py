@@ -21,7 +21,7 @@ from elman.losses.classification import (
     SquaredHinge,
 )
 from elman.losses.ctc import CTC
-from elman.losses.likelihoods import GaussianNLL, Likelihood, NegativeBinomial, StudentT
+from elman.losses.likelihoods import GaussianNLL, Likelihood, NegativeBinomial, PoissonNLL, StudentT
 from elman.losses.regression import (
     CosineSimilarity,
     Huber,
@@ -53,6 +53,7 @@ __all__ = [
     "MeanSquaredLogarithmicError",
     "NegativeBinomial",
     "Poisson",
+    "PoissonNLL",
     "Quantile",
     "SparseCategoricalCrossentropy",
     "SquaredHinge",
@@ -82,6 +83,7 @@ LOSSES: dict[str, type[Loss]] = {
     "gaussian": GaussianNLL,
     "student_t": StudentT,
     "negative_binomial": NegativeBinomial,
+    "poisson_nll": PoissonNLL,
     "ctc": CTC,
 }
 """Losses by name. `get` also takes class names and aliases such as "mse" or "MSE"."""

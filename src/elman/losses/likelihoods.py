@@ -13,12 +13,25 @@ from elman import registry
 from elman.checks import finite, integer, numeric
 from elman.kernels import likelihoods as kernels
 from elman.loss import Loss, within
+from elman.losses import quantiles
 
 _lgamma = np.vectorize(math.lgamma, otypes=[np.float64])
 
 
 def _softplus(x: np.ndarray) -> np.ndarray:
     return np.logaddexp(0, x)
+
+
+def _check_counts(name: str, y: np.ndarray, loss: str) -> None:
+    """ValueError unless targets are integers >= 0."""
+    within(name, y, loss, 0)
+    if y.dtype.kind == "f" and (y != np.floor(y)).any():
+        wrong = np.argwhere(y != np.floor(y))
+        first = tuple(int(i) for i in wrong[0])
+        raise ValueError(
+            f"{name}: targets of {loss} must be counts, but {len(wrong)} of {y.size} are no integers, the first at "
+            f"index {first}: {y[first]}"
+        )
 
 
 class Likelihood(Loss):
@@ -142,6 +155,45 @@ class Likelihood(Loss):
     def _draw(self, parameters: dict[str, np.ndarray], rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         """Random values of a shape (n, ...) from parameters (...)."""
 
+    def quantile(self, outputs: Any, q: Any) -> np.ndarray:
+        """The least value that a target stays at or below with probability q; a whole number where targets are counts.
+
+        Parameters
+        ----------
+        outputs : array_like, (N, ..., blocks * k)
+            Of the model, as it is.
+        q : float or sequence of float
+            Each above 0 and below 1.
+
+        Returns
+        -------
+        ndarray, (N, ..., k), or (len(q), N, ..., k) for a sequence
+            In float64.
+
+        Raises
+        ------
+        TypeError, ValueError
+            As `distribution`, or if a q is no number in that range.
+
+        Examples
+        --------
+        >>> from elman.losses import GaussianNLL, PoissonNLL
+        >>> GaussianNLL().quantile([[2.0, 0.0]], [0.1, 0.5]).round(4).tolist()
+        [[[1.1117]], [[2.0]]]
+        >>> PoissonNLL().quantile([[2.0]], 0.9)
+        array([[4.]])
+        """
+        parameters = self.distribution(outputs)
+        levels = [registry.number("q", level, 0, 1, open_low=True) for level in np.ravel(np.asarray(q)).tolist()]
+        if not levels or 1.0 in levels or np.ndim(q) > 1:
+            raise ValueError(f"q: expected one or more numbers > 0 and < 1, got {q!r}")
+        values = np.stack([self._quantile(parameters, level) for level in levels])
+        return values if np.ndim(q) else values[0]
+
+    @abstractmethod
+    def _quantile(self, parameters: dict[str, np.ndarray], level: float) -> np.ndarray:
+        """The quantile of one level, (N, ..., k), from parameters of that shape."""
+
     def reference(self, y_true: np.ndarray, y_pred: np.ndarray) -> np.ndarray:
         parameters = self._parameters(y_pred.astype(np.float64), y_pred.shape[-1] // len(self.blocks))
         return self._losses(y_true.astype(np.float64), *parameters.values()).mean(axis=-1)
@@ -181,42 +233,11 @@ class GaussianNLL(Likelihood):
     def _draw(self, parameters: dict[str, np.ndarray], rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return parameters["mean"] + parameters["scale"] * rng.standard_normal(shape)
 
-    def quantile(self, outputs: Any, q: Any) -> np.ndarray:
-        """Value that a target stays below with probability q.
-
-        Parameters
-        ----------
-        outputs : array_like, (N, ..., 2 k)
-            Of the model, as it is.
-        q : float or sequence of float
-            Each above 0 and below 1.
-
-        Returns
-        -------
-        ndarray, (N, ..., k), or (len(q), N, ..., k) for a sequence
-            In float64.
-
-        Raises
-        ------
-        TypeError, ValueError
-            As `distribution`, or if a q is no number in that range.
-
-        Examples
-        --------
-        >>> from elman.losses import GaussianNLL
-        >>> GaussianNLL().quantile([[2.0, 0.0]], [0.1, 0.5]).round(4).tolist()
-        [[[1.1117]], [[2.0]]]
-        """
+    def _quantile(self, parameters: dict[str, np.ndarray], level: float) -> np.ndarray:
         # Imports decimal and fractions, which cost more than all of this package's own losses.
         from statistics import NormalDist
 
-        parameters = self.distribution(outputs)
-        levels = [registry.number("q", level, 0, 1, open_low=True) for level in np.ravel(np.asarray(q)).tolist()]
-        if not levels or 1.0 in levels or np.ndim(q) > 1:
-            raise ValueError(f"q: expected one or more numbers > 0 and < 1, got {q!r}")
-        normal = np.array([NormalDist().inv_cdf(level) for level in levels])
-        values = parameters["mean"] + parameters["scale"] * normal.reshape(-1, *(1,) * parameters["mean"].ndim)
-        return values if np.ndim(q) else values[0]
+        return parameters["mean"] + parameters["scale"] * NormalDist().inv_cdf(level)
 
 
 @dataclass(frozen=True)
@@ -248,6 +269,9 @@ class StudentT(Likelihood):
     def _draw(self, parameters: dict[str, np.ndarray], rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         return parameters["mean"] + parameters["scale"] * rng.standard_t(parameters["df"], shape)
 
+    def _quantile(self, parameters: dict[str, np.ndarray], level: float) -> np.ndarray:
+        return parameters["mean"] + parameters["scale"] * quantiles.student_quantile(parameters["df"], level)
+
 
 @dataclass(frozen=True)
 class NegativeBinomial(Likelihood):
@@ -267,14 +291,7 @@ class NegativeBinomial(Likelihood):
     kernel = kernels.negative_binomial
 
     def _check_values(self, name: str, y: np.ndarray) -> None:
-        within(name, y, "the negative binomial loss", 0)
-        if y.dtype.kind == "f" and (y != np.floor(y)).any():
-            wrong = np.argwhere(y != np.floor(y))
-            first = tuple(int(i) for i in wrong[0])
-            raise ValueError(
-                f"{name}: targets of the negative binomial loss must be counts, but {len(wrong)} of {y.size} are no "
-                f"integers, the first at index {first}: {y[first]}"
-            )
+        _check_counts(name, y, "the negative binomial loss")
 
     def _parameters(self, p: np.ndarray, width: int) -> dict[str, np.ndarray]:
         return {"mean": _softplus(p[..., :width]), "dispersion": _softplus(p[..., width:]) + kernels.FLOOR}
@@ -287,3 +304,39 @@ class NegativeBinomial(Likelihood):
     def _draw(self, parameters: dict[str, np.ndarray], rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
         mean, n = parameters["mean"], 1 / parameters["dispersion"]
         return rng.negative_binomial(n, n / (n + mean), shape).astype(np.float64)
+
+    def _quantile(self, parameters: dict[str, np.ndarray], level: float) -> np.ndarray:
+        return quantiles.negative_binomial_quantile(parameters["mean"], parameters["dispersion"], level)
+
+
+@dataclass(frozen=True)
+class PoissonNLL(Likelihood):
+    """Counts y of Poisson's distribution with mean m: ``m - y log(m) + log(y!)``, output r, ``m = softplus(r) + 1e-6``.
+
+    The distribution to which `NegativeBinomial` tends as its dispersion goes to 0. `Poisson` is the loss of a model
+    whose output is the mean itself, without ``log(y!)``.
+
+    Examples
+    --------
+    >>> from elman.losses import PoissonNLL
+    >>> round(PoissonNLL()([2.0], [[0.5413]]), 3)  # mean 1: P(2) = 1 / (2 e)
+    1.693
+    """
+
+    blocks = ("mean",)
+    kernel = kernels.poisson
+
+    def _check_values(self, name: str, y: np.ndarray) -> None:
+        _check_counts(name, y, "the Poisson likelihood")
+
+    def _parameters(self, p: np.ndarray, width: int) -> dict[str, np.ndarray]:
+        return {"mean": _softplus(p) + kernels.FLOOR}
+
+    def _losses(self, y: np.ndarray, mean: np.ndarray) -> np.ndarray:
+        return mean - y * np.log(mean) + _lgamma(y + 1)
+
+    def _draw(self, parameters: dict[str, np.ndarray], rng: np.random.Generator, shape: tuple[int, ...]) -> np.ndarray:
+        return rng.poisson(parameters["mean"], shape).astype(np.float64)
+
+    def _quantile(self, parameters: dict[str, np.ndarray], level: float) -> np.ndarray:
+        return quantiles.poisson_quantile(parameters["mean"], level)

@@ -18,6 +18,7 @@ from elman.losses import (
     MeanSquaredLogarithmicError,
     NegativeBinomial,
     Poisson,
+    PoissonNLL,
     Quantile,
     SquaredHinge,
 )
@@ -50,7 +51,7 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
     if isinstance(loss, (MeanSquaredLogarithmicError, Poisson)):
         return 3 * rng.uniform(size=shape), rng.uniform(0.1, 3, shape)
     if isinstance(loss, Likelihood):
-        counts = isinstance(loss, NegativeBinomial)
+        counts = isinstance(loss, (NegativeBinomial, PoissonNLL))
         y = rng.poisson(np.exp(rng.standard_normal(shape))).astype(np.float64) if counts else rng.standard_normal(shape)
         return y, 2 * rng.standard_normal((n, len(loss.blocks) * columns))
     if isinstance(loss, CTC):
