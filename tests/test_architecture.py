@@ -22,8 +22,8 @@ FLOORS = {
     "frames": 2.8, "schedules": 2.9, "recurrence": 3.0, "parameters": 3.0, "initializers": 3.0, "loss": 3.0,
     "regularizers": 3.0, "constraints": 3.0, "optimizer": 3.0, "functional": 3.1, "losses": 3.1, "optimizers": 3.1,
     "metrics": 3.2, "layers": 4.0, "activations": 4.1, "diagnostics": 4.5, "training": 5.0, "callbacks": 5.1,
-    "stack": 5.9, "model": 6.0, "generation": 6.1, "datasets": 7.0, "warmup": 7.0, "testing": 7.0, "__init__": 8,
-    "__main__": 9,
+    "stack": 5.9, "model": 6.0, "generation": 6.1, "forecasting": 6.5, "datasets": 7.0, "warmup": 7.0,
+    "testing": 7.0, "__init__": 8, "__main__": 9,
 }  # fmt: skip
 
 
@@ -88,6 +88,7 @@ def test_no_unfinished_work(word):
 
 def test_public_names():
     assert elman.__all__ == [
+        "Forecaster",
         "Sequential",
         "__version__",
         "activations",
@@ -98,6 +99,7 @@ def test_public_names():
         "data",
         "datasets",
         "diagnostics",
+        "forecasting",
         "functional",
         "generate",
         "get_num_threads",
@@ -117,7 +119,7 @@ def test_public_names():
 
 PARTS = [
     "layers", "losses", "optimizers", "schedules", "metrics", "initializers", "datasets", "functional", "cells",
-    "callbacks", "constraints", "regularizers", "ctc", "diagnostics", "data", "utils",
+    "callbacks", "constraints", "regularizers", "ctc", "diagnostics", "data", "utils", "forecasting",
 ]  # fmt: skip
 
 

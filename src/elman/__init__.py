@@ -9,6 +9,7 @@ from elman import (
     data,
     datasets,
     diagnostics,
+    forecasting,
     functional,
     initializers,
     layers,
@@ -19,6 +20,7 @@ from elman import (
     schedules,
     utils,
 )
+from elman.forecasting import Forecaster
 from elman.generation import generate
 from elman.model import Sequential, load_model
 from elman.threads import get_num_threads, num_threads, set_num_threads
@@ -26,6 +28,7 @@ from elman.threads import get_num_threads, num_threads, set_num_threads
 __version__ = "0.1.0"
 
 __all__ = [
+    "Forecaster",
     "Sequential",
     "__version__",
     "activations",
@@ -36,6 +39,7 @@ __all__ = [
     "data",
     "datasets",
     "diagnostics",
+    "forecasting",
     "functional",
     "generate",
     "get_num_threads",

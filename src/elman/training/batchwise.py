@@ -100,13 +100,15 @@ class Batchwise(Steps):
                 f"{what}: stateful layers need batches of one size, but {n} samples are no multiple of {size}"
             )
 
-    def stream_step(self, x: Any) -> np.ndarray:
+    def stream_step(self, x: Any, *, mask: Any = None) -> np.ndarray:
         """Outputs for the next piece of sequences that are given piece by piece, with the states carried.
 
         Parameters
         ----------
         x : array_like
             (B, t, I), or (B, t) where the model takes that; any t, one at a time in a control loop.
+        mask : array_like of bool, shape (B, t), optional
+            True where a sequence uses a step.
 
         Returns
         -------
@@ -129,12 +131,12 @@ class Batchwise(Steps):
         >>> bool((np.concatenate(pieces, axis=1) == whole).all())
         True
         """
-        rows = self._inputs_only(x)
+        rows = self._inputs_only(x, None, mask)
         self._build_for(rows.x)
         self._check_streams(rows.x)
         batch = next(rows.batches(len(rows), sort=False))
         with self.lock, self._states.carried("stream", self._recurrent_layers(stateful=False), len(rows)):
-            return np.array(self._forward(batch.x, None, training=False))
+            return np.array(self._forward(batch.x, batch.mask, training=False))
 
     # ---- one batch
 

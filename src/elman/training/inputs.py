@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
 
 import numpy as np
 
+from elman import checks
 from elman.data import Lanes, Windows
 from elman.training.batches import Batch
 from elman.training.data import Rows
@@ -61,8 +62,12 @@ def is_stream(x: Any) -> bool:
     return not known and isinstance(x, Iterable) and not hasattr(x, "__array__")
 
 
+BATCH_PARTS = ("x", "y", "sample_weight", "lengths", "mask")
+"""Names in a batch, or validation data, given as a dict."""
+
+
 class Stream:
-    """Batches that an iterable gives: x, (x, y) or (x, y, sample_weight).
+    """Batches that an iterable gives: x, (x, y), (x, y, sample_weight) or a dict of `BATCH_PARTS`.
 
     An iterator, such as a generator, is read on from epoch to epoch; any other iterable begins anew.
     """
@@ -88,10 +93,15 @@ class Stream:
         return self._first
 
     def _rows(self, item: Any) -> Rows:
+        if isinstance(item, Mapping):
+            for name in item:
+                checks.choose(self._argument, name, BATCH_PARTS)
+            return self._check(**item)
         parts = item if isinstance(item, (tuple, list)) else (item,)
         if not 1 <= len(parts) <= 3:
             raise ValueError(
-                f"{self._argument}: each batch must be x, (x, y) or (x, y, sample_weight), got {len(parts)} parts"
+                f"{self._argument}: each batch must be x, (x, y), (x, y, sample_weight) or a dict, got {len(parts)} "
+                "parts"
             )
         return self._check(*parts)
 

@@ -16,7 +16,7 @@ from elman.training.batches import check_tbptt, count_windows
 from elman.training.batchwise import Batchwise
 from elman.training.callbacks import Callback, History, Hooks
 from elman.training.data import Rows
-from elman.training.inputs import Stream, is_stream, refuse_beside_stream
+from elman.training.inputs import BATCH_PARTS, Stream, is_stream, refuse_beside_stream
 from elman.training.progress import check_verbose
 
 _PREDICT_BATCH = 256
@@ -55,7 +55,7 @@ class Trainer(Batchwise):
         x : array_like, list of ndarray, `elman.data.Windows`, `elman.data.Lanes` or iterable
             (N, T, I), (N, T) read as one feature or as token ids, or (N, F). Any real dtype, order and strides,
             read-only and memory maps included; only batches are copied. A list of arrays (T, I) may have any T each.
-            An iterable gives batches: (x, y) or (x, y, sample_weight).
+            An iterable gives batches: (x, y), (x, y, sample_weight) or a dict with x, y, lengths, ….
         y : array_like
             Targets (N, ..., O), without the last axis where O = 1; class indices for a sparse loss.
         batch_size : int, optional
@@ -153,7 +153,7 @@ class Trainer(Batchwise):
         check = partial(self._rows, prefix="validation_data ", like=first.x)
         if isinstance(given, Mapping):
             for name in given:
-                checks.choose("validation_data", name, ("x", "y", "sample_weight", "lengths", "mask"))
+                checks.choose("validation_data", name, BATCH_PARTS)
             return rows, check(**given)
         if isinstance(given, (Lanes, Windows)):
             return rows, check(given)
@@ -276,7 +276,8 @@ class Trainer(Batchwise):
         if is_stream(x):
             refuse_beside_stream(x, lengths=lengths, mask=mask)
             steps = steps if steps is None else checks.integer("steps", steps)
-            stream = Stream(x, lambda *parts: self._inputs_only(parts[0]))
+            only = lambda x, y=None, sample_weight=None, **more: self._inputs_only(x, **more)
+            stream = Stream(x, only)
             self._build_for(stream.peek().x)
             return loop.predict_stream(self, stream, steps, Hooks(callbacks, self, {"steps": steps}))
         rows = self._inputs_only(x, lengths, mask)

@@ -1,0 +1,302 @@
+"""Rolling-origin tests of a forecaster, with the seasonal naive forecast beside it."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from elman import checks, plotting
+from elman.forecasting.engine import Engine
+from elman.forecasting.layout import Source
+from elman.forecasting.panel import Panel
+from elman.forecasting.reading import Reader
+from elman.forecasting.scores import SCORES, insample_scale, score, seasonal_naive
+
+
+@dataclass
+class Backtest:
+    """Forecasts from past origins with what came.
+
+    Attributes
+    ----------
+    y, forecast, naive : ndarray of shape (N, H)
+        N windows, oldest origins first: what came (NaN where nothing was observed), the forecasts, and those of the
+        seasonal naive method.
+    quantiles : ndarray of shape (N, H, Q) or None
+    levels : list of float
+        Those of the quantiles.
+    series, origins : ndarray of int64, (N,)
+        The number of each window's series, and the row of the first step of its forecast.
+    panel : Panel
+        The series.
+    season : int
+        Of the naive forecast and of scaled errors.
+
+    Examples
+    --------
+    >>> import elman
+    >>> y = elman.datasets.load_air_passengers().values
+    >>> forecaster = elman.Forecaster(horizon=6, epochs=5).fit(y[:-24])
+    >>> result = forecaster.backtest(y, windows=3, step=6)
+    >>> result.forecast.shape, sorted(result.score("mae", "mase"))
+    ((3, 6), ['mae', 'mase'])
+    """
+
+    y: np.ndarray
+    forecast: np.ndarray
+    naive: np.ndarray
+    quantiles: np.ndarray | None
+    levels: list[float]
+    series: np.ndarray
+    origins: np.ndarray
+    panel: Panel
+    season: int
+    reader: Reader = field(repr=False)
+
+    def score(self, *names: str, by: str | None = None) -> Scores:
+        """Scores of the forecasts and of the seasonal naive ones.
+
+        Parameters
+        ----------
+        *names : str
+            Names in `elman.forecasting.SCORES`; by default mae, rmse, smape, mase.
+        by : "lead", "series" or None
+            One number for each lead time (H,), or for each series (S,), or one for all.
+
+        Returns
+        -------
+        Scores
+            ``scores["mae"]["forecast"]`` and ``["seasonal naive"]``; ``print`` shows a table.
+
+        Raises
+        ------
+        ValueError
+            For an unknown name, or one that needs quantiles the backtest was made without.
+        """
+        if by not in (None, "lead", "series"):
+            raise ValueError(f"by: expected 'lead', 'series' or None, got {by!r}")
+        found = Scores()
+        for name in names or ("mae", "rmse", "smape", "mase"):
+            checks.choose("score", name, SCORES)
+            found[name] = {
+                "forecast": self._score(name, self.forecast, self.quantiles, by),
+                "seasonal naive": self._score(name, self.naive, None, by),
+            }
+        return found
+
+    def _score(self, name: str, forecast: np.ndarray, quantiles: np.ndarray | None, by: str | None) -> Any:
+        scale = None
+        if name in ("mase", "rmsse"):
+            scale = self._scales(squared=name == "rmsse")[self.series]
+        if quantiles is None and self.levels:
+            quantiles = np.repeat(forecast[..., None], len(self.levels), axis=-1)
+        options = {"levels": self.levels or None, "quantiles": quantiles, "insample_scale": scale}
+        if by != "series":
+            return score(name, self.y, forecast, axis=by, **options)
+        each = []
+        for s in range(len(self.panel)):
+            rows = self.series == s
+            part = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in options.items()}
+            each.append(score(name, self.y[rows], forecast[rows], **part) if rows.any() else np.nan)
+        return np.array(each)
+
+    def _scales(self, *, squared: bool) -> np.ndarray:
+        """In-sample seasonal differences of each series before its first origin, (S,)."""
+        first = np.full(len(self.panel), np.iinfo(np.int64).max)
+        np.minimum.at(first, self.series, self.origins)
+        past = self.panel.until(self.panel.first + np.minimum(first, self.panel.lengths))
+        return insample_scale(past.values, past.offsets, self.season, squared=squared)
+
+    def frame(self) -> Any:
+        """All of it as the data came: a frame with id, time, "cutoff", target and forecasts, or a dict of arrays."""
+        values = {"y": self.y, "hat": self.forecast, "naive": self.naive}
+        values |= {f"q{q:g}": self.quantiles[..., k] for k, q in enumerate(self.levels)}
+        return self.reader.write_windows(self.panel, self.series, self.origins, values)
+
+    def plot(self, series: int = 0, path: str | None = None) -> Any:
+        """Draw the forecasts of one series with what came, and the mean absolute error by lead time.
+
+        Parameters
+        ----------
+        series : int
+            Number of the series.
+        path : str, optional
+            Save the figure there.
+
+        Returns
+        -------
+        matplotlib Figure
+
+        Raises
+        ------
+        ImportError
+            Without matplotlib: ``pip install elman[plot]``.
+        """
+        pyplot = plotting.pyplot()
+        figure, (left, right) = pyplot.subplots(1, 2, figsize=(12, 4), width_ratios=(2, 1))
+        values, lead = self.panel.series(series), np.arange(self.y.shape[1])
+        chosen = np.flatnonzero(self.series == series)
+        begin = max(0, int(self.origins[chosen].min()) - 3 * len(lead)) if len(chosen) else 0
+        left.plot(np.arange(begin, len(values)), values[begin:], color="black", label="observed")
+        for n, k in enumerate(chosen):
+            steps = self.origins[k] + lead
+            left.plot(steps, self.forecast[k], color="tab:red", label="forecast" if n == 0 else None)
+            if self.quantiles is not None:
+                low, high = self.quantiles[k, :, 0], self.quantiles[k, :, -1]
+                left.fill_between(steps, low, high, color="tab:red", alpha=0.2)
+        left.set(xlabel="row", title=str(self.panel.ids[series]))
+        left.legend()
+        errors = self.score("mae", by="lead")["mae"]
+        right.plot(lead + 1, errors["forecast"], color="tab:red", label="forecast")
+        right.plot(lead + 1, errors["seasonal naive"], color="gray", label="seasonal naive")
+        right.set(xlabel="steps ahead", ylabel="mean absolute error", ylim=(0, None))
+        right.legend()
+        figure.tight_layout()
+        if path is not None:
+            figure.savefig(path, dpi=120)
+        return figure
+
+
+class Scores(dict):
+    """Scores by name, each with "forecast" and "seasonal naive".
+
+    Examples
+    --------
+    >>> print(Scores({"mae": {"forecast": 1.0, "seasonal naive": 2.0}}))
+                   forecast   seasonal naive
+    mae                   1                2
+    """
+
+    def __str__(self) -> str:
+        kinds = ("forecast", "seasonal naive")
+        lines = [f"{'':10}{kinds[0]:>13}{kinds[1]:>17}"]
+        for name, values in self.items():
+            cells = [float(np.nanmean(values[kind])) for kind in kinds]
+            lines.append(f"{name:10}{cells[0]:>13.4g}{cells[1]:>17.4g}")
+        return "\n".join(lines)
+
+
+def _origins(panel: Panel, horizon: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
+    """Series and origins of all windows, the oldest first; only those with an observed row before."""
+    series, origins = [], []
+    for k in range(count - 1, -1, -1):
+        at = panel.lengths - horizon - stride * k
+        usable = np.flatnonzero(at >= 1)
+        series.append(usable)
+        origins.append(at[usable])
+    series, origins = np.concatenate(series), np.concatenate(origins)
+    if not len(series):
+        raise ValueError(
+            f"windows: the longest series has {int(panel.lengths.max())} rows, too few for a forecast of {horizon} "
+            "steps with a row before it"
+        )
+    return series, origins
+
+
+def _actual(panel: Panel, series: np.ndarray, origins: np.ndarray, horizon: int) -> np.ndarray:
+    """What came, (N, H) in float64."""
+    return panel.values[(panel.offsets[series] + origins)[:, None] + np.arange(horizon)].astype(np.float64)
+
+
+def _cut(panel: Panel, series: np.ndarray, origins: np.ndarray) -> Panel:
+    """The series of some windows, one for each, that end at their origins."""
+    taken = panel.take(series)
+    return taken.until(taken.first + origins)
+
+
+def _naive(panel: Panel, series: np.ndarray, origins: np.ndarray, season: int, horizon: int) -> np.ndarray:
+    cut = _cut(panel, series, origins)
+    return seasonal_naive(cut.values, cut.offsets, season, horizon)
+
+
+def _run(
+    engine: Engine, panel: Panel, series: np.ndarray, origins: np.ndarray, levels: list[float], seed: int
+) -> tuple[np.ndarray, np.ndarray | None]:
+    """Forecasts and quantiles of windows."""
+    plan, horizon = engine.plan, engine.plan.layout.horizon
+    if engine.stepwise:
+        # What the model reads behind an origin must be what it forecast itself.
+        cut = _cut(panel, series, origins)
+        rows = (panel.offsets[series] + origins)[:, None] + np.arange(horizon)
+        ahead = panel.known[rows] if panel.known.shape[1] else None
+        found = engine.forecast(Source(plan.layout, cut, plan.transform, ahead), *_ends(cut), levels, seed)
+    else:
+        found = engine.forecast(Source(plan.layout, panel, plan.transform), series, origins, levels, seed)
+    return found.point, found.quantiles
+
+
+def _ends(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
+    return np.arange(len(panel)), panel.lengths
+
+
+def backtest(
+    engine: Engine, panel: Panel, count: int, stride: int, levels: list[float], reader: Reader, *, seed: int,
+    trained: np.ndarray,
+) -> Backtest:  # fmt: skip
+    """All windows by one model; a warning if it was trained on what they test."""
+    horizon = engine.plan.layout.horizon
+    series, origins = _origins(panel, horizon, count, stride)
+    seen = int((panel.first[series] + origins < trained[series]).sum())
+    if seen:
+        warnings.warn(
+            f"backtest: {seen} of {len(series)} windows lie in data the forecaster was trained on, so their errors are "
+            "too small; fit to data that end before, or pass refit",
+            UserWarning, stacklevel=3,
+        )  # fmt: skip
+    point, quantiles = _run(engine, panel, series, origins, levels, seed)
+    return _result(engine, panel, series, origins, point, quantiles, levels, reader)
+
+
+def refitted(
+    fresh: Callable[[Panel], Engine], panel: Panel, count: int, stride: int, levels: list[float], reader: Reader,
+    every: int, forecaster: Any,
+) -> Backtest:  # fmt: skip
+    """Origin after origin, with a model that is trained on before every k-th."""
+    horizon = forecaster.horizon
+    series, origins = _origins(panel, horizon, count, stride)
+    back = panel.lengths[series] - horizon - origins
+    parts, engine = [], None
+    for k, distance in enumerate(sorted(set(back.tolist()), reverse=True)):
+        rows = np.flatnonzero(back == distance)
+        if k % every == 0:
+            ends = np.maximum(panel.lengths - horizon - distance, 1)
+            past = panel.until(panel.first + ends)
+            if engine is None:
+                engine = fresh(past)
+            else:
+                plan = engine.plan
+                epochs = plan.budget.steps * plan.budget.batch_size / (4 * max(1, int(past.lengths.sum())))
+                engine.fit_more(
+                    past, epochs=epochs, learning_rate=plan.budget.learning_rate / 10, seed=k, verbose=False
+                )
+        parts.append((rows, *_run(engine, panel, series[rows], origins[rows], levels, forecaster.seed)))
+    point = np.empty((len(series), horizon))
+    quantiles = np.empty((len(series), horizon, len(levels))) if levels else None
+    for rows, values, more in parts:
+        point[rows] = values
+        if quantiles is not None:
+            quantiles[rows] = more
+    return _result(engine, panel, series, origins, point, quantiles, levels, reader)
+
+
+def _result(
+    engine: Engine, panel: Panel, series: np.ndarray, origins: np.ndarray, point: np.ndarray,
+    quantiles: np.ndarray | None, levels: Sequence[float], reader: Reader,
+) -> Backtest:  # fmt: skip
+    horizon, season = engine.plan.layout.horizon, min(engine.plan.seasons, default=1)
+    return Backtest(
+        y=_actual(panel, series, origins, horizon),
+        forecast=point,
+        naive=_naive(panel, series, origins, season, horizon),
+        quantiles=quantiles,
+        levels=list(levels),
+        series=series,
+        origins=origins,
+        panel=panel,
+        season=season,
+        reader=reader,
+    )

@@ -1,0 +1,243 @@
+"""What a forecaster is made with, fitted to, updated by and saved as."""
+
+from __future__ import annotations
+
+import inspect
+import os
+from collections.abc import Sequence
+from typing import Any, Self
+
+import numpy as np
+
+from elman import checks
+from elman.forecasting import options as chosen
+from elman.forecasting import storage
+from elman.forecasting.columns import Columns
+from elman.forecasting.conformal import Conformal
+from elman.forecasting.engine import Engine
+from elman.forecasting.panel import Panel
+from elman.forecasting.reading import Reader
+from elman.registry import number
+
+
+class Fitting:
+    """The half of `elman.Forecaster` that comes before its forecasts."""
+
+    def __init__(
+        self,
+        horizon: int,
+        lookback: int | None = None,
+        *,
+        cell: Any = "gru",
+        units: int = 64,
+        layers: int = 1,
+        dropout: float = 0.0,
+        head: str = "auto",
+        segment: int | None = None,
+        model: Any = None,
+        scale: str | None = "auto",
+        transform: str | None = None,
+        residual: bool = True,
+        season: Any = "auto",
+        deseasonalize: bool = False,
+        calendar: Any = "auto",
+        loss: str = "mae",
+        quantiles: Sequence[float] = (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+        multivariate: bool = False,
+        learning_rate: float = 3e-3,
+        batch_size: int = 64,
+        epochs: Any = "auto",
+        seeds: int = 1,
+        seed: int = 0,
+    ) -> None:
+        given = locals()
+        for name in self._parameter_names():
+            setattr(self, name, given[name])
+
+    # ---- parameters, as scikit-learn's tools want them
+
+    @classmethod
+    def _parameter_names(cls) -> list[str]:
+        return [name for name in inspect.signature(cls.__init__).parameters if name != "self"]
+
+    def get_params(self, deep: bool = True) -> dict[str, Any]:
+        """The arguments the forecaster was made with; `deep` is there for scikit-learn."""
+        return {name: getattr(self, name) for name in self._parameter_names()}
+
+    def set_params(self, **params: Any) -> Self:
+        """Change arguments; `fit` then begins anew. Returns the forecaster."""
+        known = self._parameter_names()
+        for name in params:
+            checks.choose("set_params", name, known)
+        for name, value in params.items():
+            setattr(self, name, value)
+        return self
+
+    def __repr__(self) -> str:
+        defaults = inspect.signature(type(self).__init__).parameters
+        changed = [f"{k}={v!r}" for k, v in self.get_params().items() if v is not defaults[k].default]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+    # ---- fitting
+
+    def fit(
+        self,
+        y: Any,
+        *,
+        past: Any = None,
+        future: Any = None,
+        static: Any = None,
+        id: str | None = None,
+        time: str | None = None,
+        target: str | None = None,
+        val: Any = "auto",
+        verbose: Any = "auto",
+    ) -> Self:
+        """Fit to series; what was fitted before is forgotten.
+
+        Parameters
+        ----------
+        y : frame or array_like
+            A long frame of pandas, polars or pyarrow with a row per series and time; or an array (T,), one series; an
+            array (T, n), n series or channels; a list or dict of arrays. Irregular times leave gaps, which are missing
+            values.
+        past, future, static : list of str, or array_like
+            Covariates: known up to now, known ahead, constant. Columns of the frame; or arrays aligned with `y`: (T, P)
+            for one series or for all, (T, n, P), a list or dict of those, and (n, Q) for `static`. Strings and
+            categoricals become learned vectors.
+        id, time, target : str, optional
+            Columns of the frame; by default "unique_id", "ds" and "y", or the only ones that can be meant.
+        val : "auto", "last" or None
+            "last": the last `horizon` rows of each series are not trained on; after the training the weights that
+            forecast them best are restored. "auto": if at least nine tenths of the windows are left.
+        verbose : "auto", 0 or 1
+            One line on a terminal that tells the progress; nothing elsewhere.
+
+        Returns
+        -------
+        Forecaster
+            Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If an argument or the data do not fit; the message names the series, the column and the time. The forecaster
+            is then as before.
+        """
+        chosen.check(self.get_params())
+        if val not in ("auto", "last", None):
+            raise ValueError(f"val: expected 'auto', 'last' or None, got {val!r}")
+        named = {k: v for k, v in (("id", id), ("time", time), ("target", target)) if v is not None}
+        columns = Columns(**named)
+        reader, panel = Reader.first(y, columns, past, future, static, multivariate=self.multivariate)
+        engine = self._trained(panel, val, loud(verbose))
+        self._reader, self._panel, self._engine = reader, panel, engine
+        self._trained_until = panel.ends
+        self._conformal: Conformal | None = None
+        return self
+
+    def _trained(self, panel: Panel, val: Any, verbose: bool) -> Engine:
+        """A new engine trained on a panel."""
+        plan = chosen.Plan(self.get_params(), panel)
+        engine = Engine(plan, self.seed, self.seeds, self.model)
+        leave = 0
+        if val is not None:
+            windows = np.maximum(panel.lengths - self.horizon - plan.layout.lookback, 0).sum()
+            kept = np.maximum(panel.lengths - 2 * self.horizon - plan.layout.lookback, 0).sum()
+            leave = self.horizon if val == "last" or kept >= 0.9 * windows > 0 else 0
+        engine.fit(panel, leave=leave, budget=plan.budget, seed=self.seed, verbose=verbose)
+        return engine
+
+    def _fitted(self) -> Engine:
+        engine = self.__dict__.get("_engine")
+        if engine is None:
+            raise ValueError("forecaster: not fitted yet; call fit(y) first")
+        return engine
+
+    @property
+    def model_(self) -> Any:
+        """The first member's `elman.Sequential`."""
+        return self._fitted().members[0]
+
+    @property
+    def history_(self) -> list[dict[str, list[float]]]:
+        """Losses of every member's training, as `fit` of a model gives them."""
+        return self._fitted().history
+
+    @property
+    def seasons_(self) -> tuple[int, ...]:
+        """Lengths of the seasons in use, longest first."""
+        return self._fitted().plan.seasons
+
+    # ---- more data
+
+    def update(
+        self, y: Any, *, past: Any = None, future: Any = None, static: Any = None, epochs: float = 0,
+        learning_rate: float = 1e-4, verbose: Any = "auto",
+    ) -> Self:  # fmt: skip
+        """Append rows to the series, or new series; with `epochs` train on with all of them.
+
+        Parameters
+        ----------
+        y, past, future, static
+            As in `fit`. Rows of a time that is there already replace it; arrays go on where the series end.
+        epochs : float
+            Passes over all windows; 0: only the history grows.
+        learning_rate : float
+            Constant; the optimizers keep their states.
+        verbose : "auto", 0 or 1
+
+        Returns
+        -------
+        Forecaster
+            Itself.
+        """
+        engine = self._fitted()
+        passes = number("epochs", epochs, 0)
+        rate = number("learning_rate", learning_rate, 0, open_low=True)
+        new = self._reader.read(y, past, future, static, self._panel)
+        panel = self._panel.append(new)
+        if passes:
+            engine.fit_more(panel, epochs=passes, learning_rate=rate, seed=self.seed, verbose=loud(verbose))
+            self._trained_until = panel.ends
+        else:
+            self._trained_until = self._until(panel)
+        self._panel = panel
+        return self
+
+    # ---- saving
+
+    def save(self, path: str | os.PathLike, *, history: bool = True) -> None:
+        """Write everything to one ``.npz`` file, whole or not at all; `load` reads it.
+
+        Parameters
+        ----------
+        path : str or path-like
+        history : bool
+            Keep the rows that `predict` reads. Without them the file holds no data, and `predict` needs `y`.
+        """
+        storage.save(self, path, history=history)
+
+    @classmethod
+    def load(cls, path: str | os.PathLike) -> Self:
+        """The forecaster that `save` wrote; ValueError if the file is none, damaged or newer. Nothing is executed."""
+        return storage.load(cls, path)
+
+    def __getstate__(self) -> dict[str, Any]:
+        if self.__dict__.get("_engine") is None:
+            return {"params": self.get_params()}
+        header, arrays = storage.state(self, whole=True)
+        return {"params": self.get_params(), "header": header, "arrays": arrays}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state["params"].items():
+            setattr(self, name, value)
+        if "header" in state:
+            storage.restore(self, state["header"], state["arrays"])
+
+
+def loud(verbose: Any) -> bool:
+    """Whether to show progress; ValueError for anything but "auto", 0 and 1."""
+    if verbose not in ("auto", 0, 1):
+        raise ValueError(f"verbose: expected 'auto', 0 or 1, got {verbose!r}")
+    return verbose != 0

@@ -1,0 +1,175 @@
+"""How data came in, so that more of the same kind can be read and forecasts go out as they came."""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from elman.forecasting import arrays, tables
+from elman.forecasting.columns import Columns, FrameSpec
+from elman.forecasting.panel import Panel
+
+
+@dataclass(frozen=True)
+class Reader:
+    """The form of the data a forecaster was fitted to.
+
+    Attributes
+    ----------
+    form : "frame", "vector", "matrix", "list" or "dict"
+    multivariate : bool
+    spec : FrameSpec or None
+        Of a frame.
+    """
+
+    form: str
+    multivariate: bool = False
+    spec: FrameSpec | None = None
+
+    @classmethod
+    def first(
+        cls, y: Any, columns: Columns, past: Any, future: Any, static: Any, *, multivariate: bool
+    ) -> tuple[Reader, Panel]:
+        """The reader for the data of `fit`, and these as a panel."""
+        if not tables.is_frame(y):
+            panel = arrays.from_arrays(y, multivariate, past, future, static)
+            return cls(_form(y), multivariate), _with_channels(panel)
+        if multivariate:
+            raise ValueError("multivariate: a frame holds one series per id; give an array (T, channels)")
+        panel, spec, ignored = tables.from_frame(y, columns, past or (), future or (), static or ())
+        if ignored:
+            warnings.warn(
+                f"y: the columns {', '.join(map(repr, ignored))} are not used; name them in past=, future= or static=",
+                UserWarning, stacklevel=4,
+            )  # fmt: skip
+        return cls("frame", False, spec), panel
+
+    def read(self, y: Any, past: Any, future: Any, static: Any, like: Panel) -> Panel:
+        """More data of this form, with the covariates, categories and grid of an earlier panel."""
+        framed = tables.is_frame(y)
+        if framed != (self.form == "frame"):
+            known = "a frame" if self.form == "frame" else "arrays"
+            raise TypeError(f"y: the forecaster was fitted to {known}, got {type(y).__name__}; give the same kind")
+        if framed:
+            return tables.from_frame_like(y, like, self.spec).panel
+        panel = _with_channels(arrays.from_arrays(y, self.multivariate, past, future, static, like=like))
+        if panel.channels and panel.ids != like.ids:
+            raise ValueError(f"y: the forecaster knows {len(like)} channels, got {len(panel)}")
+        for argument, kind in (("past", "past"), ("future", "known"), ("static", "static")):
+            wanted, got = (getattr(p, f"{kind}_names") for p in (like, panel))
+            if wanted != got:
+                raise ValueError(
+                    f"{argument}: the forecaster was fitted with {len(wanted)} such covariates, got {len(got)}"
+                )
+        return panel
+
+    def read_ahead(
+        self, y: Any, past: Any, future: Any, static: Any, like: Panel, horizon: int
+    ) -> tuple[Panel, np.ndarray]:
+        """Arrays with covariates of T + H rows, known ahead: a panel, and the covariates behind it (S, H, K)."""
+        panel = arrays.from_arrays(y, self.multivariate, past, None, static, like=like)
+        shared = isinstance(y, np.ndarray) and y.ndim == 2
+        parts = arrays.split_future(future, panel, horizon, shared)
+        known = {label: part[:-horizon] for label, part in parts.items()}
+        ahead = {label: part[-horizon:] for label, part in parts.items()}
+        if self.form != "dict" and len(known) == 1:
+            known = known[0]
+        elif self.form != "dict":
+            known = list(known.values())
+        panel = self.read(y, past, known, static, like)
+        return panel, arrays.future_array(ahead, panel, horizon)
+
+    def future_rows(self, future: Any, panel: Panel, horizon: int) -> np.ndarray | None:
+        """Known covariates of the horizon behind each series, (S, H, K); None where there are none."""
+        if not panel.known_names:
+            if future is not None:
+                raise ValueError("future: the forecaster was fitted without covariates that are known ahead")
+            return None
+        if future is None:
+            names = ", ".join(map(repr, panel.known_names))
+            raise ValueError(
+                f"future: the forecaster was fitted with {names}, known ahead; give the next {horizon} steps of them"
+            )
+        if self.form != "frame":
+            return arrays.future_array(future, panel, horizon)
+        if not tables.is_frame(future):
+            raise TypeError(f"future: expected a frame with {', '.join(map(repr, panel.known_names))}, got "
+                            f"{type(future).__name__}")  # fmt: skip
+        return tables.future_frame(future, self.spec, panel, horizon)
+
+    # ---- out
+
+    def write(self, panel: Panel, values: dict[str, np.ndarray]) -> Any:
+        """Forecasts (S, H) behind the series of a panel, as the data came: a frame, or arrays."""
+        if self.form == "frame":
+            ticks = panel.ends[:, None] + np.arange(next(iter(values.values())).shape[1])
+            return self._frame(panel, panel.ids, ticks, self._named(values))
+        stacked = [v[0] if self.form == "vector" else v for v in values.values()]
+        return stacked[0] if len(stacked) == 1 else np.stack(stacked, axis=-1)
+
+    def write_samples(self, panel: Panel, drawn: np.ndarray) -> Any:
+        """Paths (S, n, H) behind the series of a panel."""
+        if self.form != "frame":
+            return drawn[0] if self.form == "vector" else drawn
+        ticks = panel.ends[:, None, None] + np.broadcast_to(np.arange(drawn.shape[2]), drawn.shape)
+        numbers = np.arange(drawn.shape[1])[:, None]
+        return self._frame(panel, panel.ids, ticks, {"sample": numbers, self.spec.target: drawn})
+
+    def write_windows(
+        self, panel: Panel, series: np.ndarray, origins: np.ndarray, values: dict[str, np.ndarray]
+    ) -> Any:
+        """Windows (N, H): a frame with their cutoffs, the last time each forecast knew; or a dict of arrays."""
+        labels, begins = [panel.ids[s] for s in series], panel.first[series] + origins
+        actual = {"y" if self.form != "frame" else self.spec.target: values["y"]}
+        rest = self._named({k: v for k, v in values.items() if k != "y"})
+        if self.form != "frame":
+            return {"series": np.array(labels), "cutoff": origins - 1, **actual, **rest}
+        steps = begins[:, None] + np.arange(values["y"].shape[1])
+        return self._frame(panel, labels, steps, {**actual, **rest}, begins[:, None] - 1)
+
+    def _frame(self, panel: Panel, labels: list[Any], ticks: np.ndarray, columns: Any, cutoff: Any = None) -> Any:
+        from elman.forecasting.output import to_frame
+
+        return to_frame(self.spec, panel.grid, labels, ticks, columns, cutoff)
+
+    def _named(self, values: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Columns of forecasts: their kind after the target's name."""
+        target = "y" if self.spec is None else self.spec.target
+        return {f"{target}_{key}": value for key, value in values.items()}
+
+    # ---- saving
+
+    def config(self) -> dict[str, Any]:
+        """JSON values; `from_config` reads them."""
+        spec = None if self.spec is None else self.spec.config()
+        return {"form": self.form, "multivariate": self.multivariate, "spec": spec}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Reader:
+        """The reader that `config` described."""
+        spec = config["spec"]
+        return cls(config["form"], config["multivariate"], None if spec is None else FrameSpec.from_config(spec))
+
+
+def _form(y: Any) -> str:
+    if isinstance(y, dict):
+        return "dict"
+    if isinstance(y, (list, tuple)) and any(np.ndim(v) for v in y):
+        return "list"
+    return "vector" if np.ndim(y) == 1 else "matrix"
+
+
+def _with_channels(panel: Panel) -> Panel:
+    """A multivariate panel with the number of its channel as a static category."""
+    if not panel.channels:
+        return panel
+    codes = np.arange(len(panel), dtype=np.float32)[:, None]
+    return replace(
+        panel,
+        static=np.concatenate([panel.static, codes], axis=1),
+        static_names=(*panel.static_names, "channel"),
+        categories={**panel.categories, "channel": tuple(map(str, panel.ids))},
+    )

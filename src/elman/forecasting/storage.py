@@ -1,0 +1,133 @@
+"""The file a forecaster is saved in: one ``.npz`` of plain arrays and a JSON header; nothing in it is executed."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import asdict
+from typing import Any
+
+import numpy as np
+
+from elman import archive, checks
+from elman.cells import CELLS, Cell
+from elman.forecasting.conformal import Conformal
+from elman.forecasting.engine import Engine
+from elman.forecasting.grid import Grid
+from elman.forecasting.layout import Layout
+from elman.forecasting.network import Body
+from elman.forecasting.options import Plan
+from elman.forecasting.panel import Panel
+from elman.forecasting.reading import Reader
+from elman.forecasting.targets import target
+from elman.forecasting.training import Budget
+from elman.forecasting.transform import Transform
+from elman.model import Sequential
+
+KIND = "Forecaster"
+
+_ROWS = ("values", "past", "known")
+
+
+def _history(forecaster: Any, *, keep: bool, whole: bool) -> Panel:
+    """The panel that is saved: all rows, those that predict reads, or one row of each series that is missing."""
+    panel, plan = forecaster._panel, forecaster._engine.plan
+    if whole or (keep and (plan.transform.period > 1 or plan.layout.scale in ("series", "last-value"))):
+        return panel
+    rows = plan.layout.lookback + max([0, *plan.layout.lags, *plan.layout.seasons]) + plan.layout.horizon if keep else 0
+    return panel.last(rows)
+
+
+def state(forecaster: Any, *, whole: bool = False, history: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Header and arrays of everything a fitted forecaster is."""
+    engine = forecaster._fitted()
+    panel, plan = _history(forecaster, keep=history, whole=whole), engine.plan
+    arrays: dict[str, np.ndarray] = {name: getattr(panel, name) for name in (*_ROWS, "offsets", "first", "static")}
+    if panel.given is not None:
+        arrays["given"] = panel.given
+    arrays["trained_until"] = forecaster._trained_until
+    for k, model in enumerate(engine.members):
+        with model.lock:
+            arrays[f"member/{k}/parameters"] = model._vector.values.copy()
+            arrays |= {f"member/{k}/optimizer/{n}": v for n, v in model.optimizer.state().items()}
+    if forecaster._conformal is not None:
+        arrays |= {f"conformal/{name}": value for name, value in forecaster._conformal.arrays().items()}
+    params = forecaster.get_params()
+    if isinstance(params["cell"], Cell):
+        if CELLS.get(params["cell"].name) is not params["cell"]:
+            name = params["cell"].name
+            raise ValueError(f"cell: {name!r} is not registered; call elman.cells.register(cell) to save it")
+        params["cell"] = params["cell"].name
+    params["model"] = None if params["model"] is None else params["model"].get_config()
+    header = {
+        "params": params,
+        "layout": plan.layout.config(),
+        "body": {**asdict(plan.body), "cell": params["cell"]},
+        "budget": asdict(plan.budget),
+        "transform": {"log": plan.transform.log, "period": plan.transform.period},
+        "seasons": plan.seasons,
+        "few": bool(plan.few),
+        "seed": engine.seed,
+        "history": engine.history,
+        "reader": forecaster._reader.config(),
+        "grid": panel.grid.config(),
+        "ids": [i.item() if isinstance(i, np.generic) else i for i in panel.ids],
+        "names": {"past": panel.past_names, "known": panel.known_names, "static": panel.static_names},
+        "categories": panel.categories,
+        "channels": panel.channels,
+        "target": panel.target,
+    }
+    return header, arrays
+
+
+def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
+    """Make an unfitted forecaster the one that `state` described."""
+    panel = Panel(
+        **{name: arrays[name] for name in (*_ROWS, "offsets", "first", "static")},
+        ids=list(header["ids"]),
+        grid=Grid.from_config(header["grid"]),
+        **{f"{kind}_names": tuple(names) for kind, names in header["names"].items()},
+        categories={name: tuple(labels) for name, labels in header["categories"].items()},
+        channels=header["channels"],
+        target=header["target"],
+        given=arrays.get("given"),
+    )
+    plan = Plan.__new__(Plan)
+    plan.layout, plan.body = Layout.from_config(header["layout"]), Body(**header["body"])
+    plan.budget, plan.transform = Budget(**header["budget"]), Transform(**header["transform"])
+    plan.seasons, plan.few = tuple(header["seasons"]), header["few"]
+    plan.target = target(forecaster.loss, forecaster.quantiles)
+    members = sum(name.endswith("/parameters") for name in arrays)
+    engine = Engine(plan, header["seed"], members, forecaster.model)
+    engine.history = header["history"]
+    for k, model in enumerate(engine.members):
+        values = arrays[f"member/{k}/parameters"]
+        if values.shape != model._vector.values.shape:
+            raise ValueError(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
+        model._vector.values[:] = values
+        prefix = f"member/{k}/optimizer/"
+        model._ready_optimizer()
+        model.optimizer.set_state({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
+    found = {n.removeprefix("conformal/"): v for n, v in arrays.items() if n.startswith("conformal/")}
+    forecaster._reader, forecaster._panel, forecaster._engine = Reader.from_config(header["reader"]), panel, engine
+    forecaster._trained_until = arrays["trained_until"]
+    forecaster._conformal = Conformal.from_arrays(found) if found else None
+
+
+def save(forecaster: Any, path: str | os.PathLike, *, history: bool) -> None:
+    """Write the file."""
+    header, arrays = state(forecaster, history=checks.flag("history", history))
+    archive.write(path, KIND, header, arrays)
+
+
+def load(cls: type, path: str | os.PathLike) -> Any:
+    """Read the file."""
+    header, arrays = archive.read(path, KIND)
+    try:
+        params = dict(header["params"])
+        params["model"] = None if params["model"] is None else Sequential.from_config(params["model"])
+        params["quantiles"] = tuple(params["quantiles"])
+        forecaster = cls(**params)
+        restore(forecaster, header, arrays)
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ValueError(f"path: {os.fspath(path)!r} does not describe a forecaster ({error})") from error
+    return forecaster
