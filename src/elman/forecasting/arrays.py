@@ -93,7 +93,7 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
                 raise TypeError(f"y: ids are strings or integers, got the key {key!r} of type {type(key).__name__}")
         ids = [key if isinstance(key, str) else int(key) for key in y]
         parts = [_one(f"y[{key!r}]", one) for key, one in y.items()]
-    elif isinstance(y, (list, tuple)) and any(np.ndim(one) for one in y):
+    elif isinstance(y, (list, tuple)) and any(map(_nested, y)):
         ids, parts = list(range(len(y))), [_one(f"y[{i}]", one) for i, one in enumerate(y)]
     else:
         array = _numbers("y", y)
@@ -107,6 +107,10 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
     if not ids:
         raise ValueError("y: there are no series")
     return ids, parts
+
+
+def _nested(item: Any) -> bool:
+    return hasattr(item, "__len__") and not isinstance(item, str) and getattr(item, "ndim", 1) > 0
 
 
 def _one(place: str, values: Any) -> np.ndarray:
@@ -129,7 +133,8 @@ def _numbers(place: str, values: Any) -> np.ndarray:
         return np.zeros(array.shape, np.float32)
     if array.dtype.kind not in "fiub":
         at = next((i for i in np.ndindex(array.shape) if not isinstance(array[i], (int, float, np.number))), None)
-        found = f", {array[at]!r} at index {at[0] if len(at) == 1 else at}" if at is not None and at else ""
+        item = None if at is None else array.astype(object)[at]
+        found = f", {item!r} at index {at[0] if len(at) == 1 else at}" if at else ""
         raise TypeError(f"{place}: expected numbers, got {array.dtype}{found}; write nan where a value is missing")
     masked = np.ma.getmask(array)
     with np.errstate(over="ignore"):
@@ -141,7 +146,7 @@ def _object(place: str, values: Any) -> np.ndarray:
     """Covariates as an array of numbers, or of objects where there are labels."""
     array = np.asanyarray(values)
     if isinstance(array, np.ma.MaskedArray):
-        array = array.astype(np.float64).filled(np.nan)
+        array = np.ma.filled(array.astype(np.float64), np.nan)
     if array.dtype.kind in "USO":
         # NumPy turns numbers beside strings into strings; as objects they stay numbers.
         return np.array(values, object) if array.dtype.kind in "US" else array

@@ -11,10 +11,10 @@ import numpy as np
 
 from elman import checks, plotting
 from elman.forecasting.engine import Engine
-from elman.forecasting.layout import Source
+from elman.forecasting.layout import naive_forecasts
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
-from elman.forecasting.scores import SCORES, insample_scale, score, seasonal_naive
+from elman.forecasting.scores import SCORES, insample_scale, score
 
 
 @dataclass
@@ -89,20 +89,28 @@ class Backtest:
         return found
 
     def _score(self, name: str, forecast: np.ndarray, quantiles: np.ndarray | None, by: str | None) -> Any:
-        scale = None
-        if name in ("mase", "rmsse"):
-            scale = self._scales(squared=name == "rmsse")[self.series]
-        if quantiles is None and self.levels:
-            quantiles = np.repeat(forecast[..., None], len(self.levels), axis=-1)
-        options = {"levels": self.levels or None, "quantiles": quantiles, "insample_scale": scale}
+        rule, options = SCORES[name], {}
+        if rule.needs == "insample_scale":
+            options["insample_scale"] = self._scales(squared=rule.squared)[self.series]
+        if rule.kind != "point":
+            if not self.levels or (rule.kind == "interval" and len(self.levels) < 2):
+                raise ValueError(f"score: {name!r} needs quantiles; make the backtest with quantiles=(0.1, 0.5, 0.9)")
+            if quantiles is None:
+                quantiles = np.repeat(forecast[..., None], len(self.levels), axis=-1)
+            low, high = int(np.argmin(self.levels)), int(np.argmax(self.levels))
+            forecast = quantiles if rule.kind == "quantile" else quantiles[..., [low, high]]
+            if rule.kind == "quantile":
+                options["quantiles"] = self.levels
+            if rule.needs == "level":
+                options["level"] = self.levels[high] - self.levels[low]
         if by != "series":
-            return score(name, self.y, forecast, axis=by, **options)
-        each = []
-        for s in range(len(self.panel)):
+            return score(name, self.y, forecast, axis=by, **options).value
+        each = np.full(len(self.panel), np.nan)
+        for s in np.unique(self.series):
             rows = self.series == s
-            part = {k: v[rows] if isinstance(v, np.ndarray) else v for k, v in options.items()}
-            each.append(score(name, self.y[rows], forecast[rows], **part) if rows.any() else np.nan)
-        return np.array(each)
+            part = {k: v[rows] if k == "insample_scale" else v for k, v in options.items()}
+            each[s] = score(name, self.y[rows], forecast[rows], **part).value
+        return each
 
     def _scales(self, *, squared: bool) -> np.ndarray:
         """In-sample seasonal differences of each series before its first origin, (S,)."""
@@ -202,17 +210,6 @@ def _actual(panel: Panel, series: np.ndarray, origins: np.ndarray, horizon: int)
     return panel.values[(panel.offsets[series] + origins)[:, None] + np.arange(horizon)].astype(np.float64)
 
 
-def _cut(panel: Panel, series: np.ndarray, origins: np.ndarray) -> Panel:
-    """The series of some windows, one for each, that end at their origins."""
-    taken = panel.take(series)
-    return taken.until(taken.first + origins)
-
-
-def _naive(panel: Panel, series: np.ndarray, origins: np.ndarray, season: int, horizon: int) -> np.ndarray:
-    cut = _cut(panel, series, origins)
-    return seasonal_naive(cut.values, cut.offsets, season, horizon)
-
-
 def _run(
     engine: Engine, panel: Panel, series: np.ndarray, origins: np.ndarray, levels: list[float], seed: int
 ) -> tuple[np.ndarray, np.ndarray | None]:
@@ -220,17 +217,15 @@ def _run(
     plan, horizon = engine.plan, engine.plan.layout.horizon
     if engine.stepwise:
         # What the model reads behind an origin must be what it forecast itself.
-        cut = _cut(panel, series, origins)
+        rows = plan.layout.lookback + max([1, *plan.layout.lags, *plan.layout.seasons])
+        cut = panel.before(series, origins, rows)
         rows = (panel.offsets[series] + origins)[:, None] + np.arange(horizon)
         ahead = panel.known[rows] if panel.known.shape[1] else None
-        found = engine.forecast(Source(plan.layout, cut, plan.transform, ahead), *_ends(cut), levels, seed)
+        source = engine.source(cut, ahead)
+        found = engine.forecast(source, *source.ends(), levels, seed)
     else:
-        found = engine.forecast(Source(plan.layout, panel, plan.transform), series, origins, levels, seed)
+        found = engine.forecast(engine.source(panel), series, origins, levels, seed)
     return found.point, found.quantiles
-
-
-def _ends(panel: Panel) -> tuple[np.ndarray, np.ndarray]:
-    return np.arange(len(panel)), panel.lengths
 
 
 def backtest(
@@ -291,7 +286,7 @@ def _result(
     return Backtest(
         y=_actual(panel, series, origins, horizon),
         forecast=point,
-        naive=_naive(panel, series, origins, season, horizon),
+        naive=naive_forecasts(panel, series, origins, season, horizon),
         quantiles=quantiles,
         levels=list(levels),
         series=series,

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import datetime
 import difflib
+import re
+import zoneinfo
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -172,11 +174,12 @@ def read_ids(name: str, series: nw.Series) -> tuple[np.ndarray, list[Any], str]:
     import narwhals as nw
 
     kind = str(series.dtype).split("(")[0]
+    # Before the cast, which makes strings of missing values in some versions of pandas.
+    _refuse_null("id", name, series.is_null().to_numpy())
     if series.dtype in (nw.Categorical, nw.Enum):
         series = series.cast(nw.String)
     elif not (series.dtype in (nw.String, nw.Object) or series.dtype.is_integer()):
         raise TypeError(f"id: column {name!r} is of type {series.dtype}; cast it to strings or integers")
-    _refuse_null("id", name, series.is_null().to_numpy())
     if series.dtype == nw.Object:
         heads, labels = np.arange(len(series)), series.to_list()
         odd = next((label for label in labels if not isinstance(label, (str, int, np.integer))), None)
@@ -219,7 +222,14 @@ def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> T
             raise ValueError(f"time: column {name!r} holds {values.max()}, which is beyond 64-bit integers")
         return Times(values.astype(np.int64), str(series.dtype))
     if series.dtype == nw.Object:
-        values = np.array(series.to_list(), "datetime64[D]")
+        items = series.to_list()
+        odd = next((v for v in items if not isinstance(v, datetime.date) or isinstance(v, datetime.datetime)), None)
+        if odd is not None:
+            raise TypeError(
+                f"time: column {name!r} holds objects such as {odd!r}; convert it, as with pandas.to_datetime, with"
+                " utc=True for several time zones"
+            )
+        values = np.array(items, "datetime64[D]")
         return Times(_nanoseconds(name, values), "object")
     if series.dtype == nw.Date:
         return Times(_nanoseconds(name, series.to_numpy()), "date")
@@ -227,7 +237,8 @@ def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> T
 
 
 def _datetimes(name: str, series: nw.Series, spec: FrameSpec | None) -> Times:
-    zone, unit = series.dtype.time_zone, series.dtype.time_unit
+    dtype: Any = series.dtype
+    zone, unit = dtype.time_zone, dtype.time_unit
     if spec is not None and (zone is None) != (spec.zone is None):
         wanted = f"in the fit they had the zone {spec.zone}" if spec.zone else "in the fit they had none"
         raise ValueError(f"time: column {name!r} has the time zone {zone}, {wanted}; give times of the same kind")
@@ -236,15 +247,29 @@ def _datetimes(name: str, series: nw.Series, spec: FrameSpec | None) -> Times:
     utc = _nanoseconds(name, series.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy())
     if spec is not None and not spec.wall:
         return Times(utc, unit, zone)
-    if spec is not None and spec.zone != zone:
-        series = series.dt.convert_time_zone(spec.zone)
-    wall = _nanoseconds(name, series.dt.replace_time_zone(None).to_numpy())
+    into = zone if spec is None or spec.zone is None else spec.zone
+    rules = zone_rules(into)
+    if isinstance(rules, datetime.timezone):  # a fixed offset, which Arrow does not find in its tables
+        wall = utc + np.timedelta64(rules.utcoffset(None), "ns")
+    else:
+        series = series.dt.convert_time_zone(into)
+        wall = _nanoseconds(name, series.dt.replace_time_zone(None).to_numpy())
     if spec is None:
         clocks = wall.astype(np.int64) % int(_DAY / np.timedelta64(1, "ns"))
         # Days between local midnights are not of equal length; hours are, in UTC.
         if clocks.min() != clocks.max():
             return Times(utc, unit, zone)
     return Times(wall, unit, zone, True)
+
+
+def zone_rules(name: str) -> datetime.tzinfo:
+    """The time zone of a name, or of a fixed offset such as "+02:00"."""
+    fixed = re.fullmatch(r"(?:UTC)?([+-])(\d\d):?(\d\d)", name)
+    if fixed is None:
+        return zoneinfo.ZoneInfo(name)
+    sign, hours, minutes = fixed.groups()
+    offset = datetime.timedelta(hours=int(hours), minutes=int(minutes))
+    return datetime.timezone(-offset if sign == "-" else offset)
 
 
 def _nanoseconds(name: str, times: np.ndarray) -> np.ndarray:
@@ -263,8 +288,11 @@ def read_numbers(argument: str, name: str, series: nw.Series) -> np.ndarray | li
         return series.to_numpy()
     if series.dtype.is_numeric() or series.dtype == nw.Boolean:
         return series.cast(nw.Float64).to_numpy()
-    if series.dtype in (nw.String, nw.Categorical, nw.Enum):
-        return series.cast(nw.String).to_list()
+    if series.dtype == nw.String:
+        return series.to_list()
+    if series.dtype in (nw.Categorical, nw.Enum):
+        null = series.is_null().to_list()
+        return [None if lost else item for lost, item in zip(null, series.cast(nw.String).to_list(), strict=True)]
     if series.dtype == nw.Object:
         return [None if item is not None and item != item else item for item in series.to_list()]
     raise TypeError(

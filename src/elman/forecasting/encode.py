@@ -49,7 +49,7 @@ def encode(
         # One list of floats: None becomes NaN.
         return np.array(items, np.float64).astype(np.float32), None
     texts = [_text(argument, name, item) for item in items]
-    found = set(texts) - {None}
+    found = {text for text in texts if text is not None}
     if learned is None:
         labels = tuple(sorted(found))
     elif labels is None:

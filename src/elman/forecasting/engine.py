@@ -71,7 +71,7 @@ class Engine:
     def fit(self, panel: Panel, *, leave: int, budget: Budget, seed: int, verbose: bool) -> None:
         """Train all members on the windows of a panel; with `leave` its last rows are kept back and validated on."""
         plan = self.plan
-        source = Source(plan.layout, panel, plan.transform)
+        source = self.source(panel)
         index = Index(source, leave)
         if len(index) == 0:
             raise ValueError(
@@ -93,7 +93,7 @@ class Engine:
 
     def fit_more(self, panel: Panel, *, epochs: float, learning_rate: float, seed: int, verbose: bool) -> None:
         """Train on with a constant rate; the optimizers keep their states."""
-        index = Index(Source(self.plan.layout, panel, self.plan.transform))
+        index = Index(self.source(panel))
         steps = max(1, round(epochs * len(index) / self.plan.budget.batch_size))
         for model in self.members:
             model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
@@ -101,6 +101,10 @@ class Engine:
         self.fit(panel, leave=0, budget=budget, seed=seed, verbose=verbose)
 
     # ---- forecasts
+
+    def source(self, panel: Panel, future: np.ndarray | None = None) -> Source:
+        """A panel ready to be cut into windows, with the known covariates behind it."""
+        return Source(self.plan.layout, panel, self.plan.transform, future, self.plan.places)
 
     @property
     def stepwise(self) -> bool:

@@ -11,7 +11,6 @@ from elman import checks
 from elman.forecasting.backtest import Backtest, backtest, refitted
 from elman.forecasting.base import Fitting, loud
 from elman.forecasting.conformal import Conformal
-from elman.forecasting.layout import Source
 from elman.forecasting.panel import Panel
 from elman.registry import number
 
@@ -141,7 +140,7 @@ class Forecaster(Fitting):
         """
         engine = self._fitted()
         panel, ahead = self._read(y, past, future, static)
-        source = Source(engine.plan.layout, panel, engine.plan.transform, ahead)
+        source = engine.source(panel, ahead)
         series, origins = source.ends()
         levels = [] if quantiles is None else _fractions("quantiles", quantiles, 1)
         found = engine.forecast(source, series, origins, levels, self.seed)
@@ -202,7 +201,7 @@ class Forecaster(Fitting):
         """
         engine, count = self._fitted(), checks.integer("n", n)
         panel, ahead = self._read(y, past, future, static)
-        source = Source(engine.plan.layout, panel, engine.plan.transform, ahead)
+        source = engine.source(panel, ahead)
         chosen_seed = self.seed if seed is None else checks.integer("seed", seed, 0)
         drawn = engine.sample(source, *source.ends(), count, chosen_seed)
         return self._reader.write_samples(panel, drawn)

@@ -82,7 +82,7 @@ class Grid:
         Raises
         ------
         ValueError
-            If no series has two rows.
+            If no series has two rows, or steps are months but the days of the month differ.
         """
         inside = np.ones(max(len(times) - 1, 0), bool)
         cuts = offsets[1:-1]
@@ -100,7 +100,7 @@ class Grid:
         if clocks.min() == clocks.max() and step >= _DAY:
             found = _months(times, inside, step) if step >= 28 * _DAY else _weekdays(times, differences, step)
             if found is not None:
-                return cls(*found, clock=int(clocks[0]))
+                return cls(*found, int(clocks[0]))
         return cls("fixed", step, int(times.min().astype(np.int64)))
 
     @property
@@ -237,20 +237,28 @@ def _months(times: np.ndarray, inside: np.ndarray, step: int) -> tuple[str, int,
     highest = int((days - _days(months, 1)).max()) + 1
     # The ends of months before their highest day: only ends of short months would be day 30, or 28.
     day = next((day for day in (31, highest) if np.array_equal(_days(months, day), days)), None)
-    if day is None:
-        return None
     count = _mode(np.diff(months)[inside])
-    # 31 days are a month, but so many 31 days as fit into no number of months are not.
+    # 28 or 31 days may be a month; so many days as no number of months has are not.
     if not 28 * count <= step // _DAY <= 31 * count:
         return None
-    return "months", count, int(months.min()), day
+    if day is not None:
+        return "months", count, int(months.min()), day
+    # Four weeks apart, or 30 days, is a grid; 30 and 31 days apart are months, of which the rows are at odds.
+    if (np.diff(days)[inside] % (step // _DAY) == 0).all():
+        return None
+    ends = days == _days(months, 31)
+    odd = int(np.argmax((days - _days(months, 1) != days[0] - _days(months[:1], 1)[0]) & ~(ends & ends[0])))
+    raise ValueError(
+        f"time: rows are {Grid('months', count)} apart, but the days of the month differ, as {show_time(times[0])} and"
+        f" {show_time(times[odd])}; move all to the same, or all to the last, day of the month"
+    )
 
 
-def _weekdays(times: np.ndarray, differences: np.ndarray, step: int) -> tuple[str, int, int] | None:
-    """Kind, step and origin of a grid of weekdays, if steps are days and whole weekends are missing."""
+def _weekdays(times: np.ndarray, differences: np.ndarray, step: int) -> tuple[str, int, int, int] | None:
+    """Kind, step, origin and day of a grid of weekdays, if steps are days and whole weekends are missing."""
     if step != _DAY or len(times) < 10 or not (differences == 3 * _DAY).any():
         return None
     week, day = np.divmod(times.astype(np.int64) // _DAY + 3, 7)
     if (day > 4).any():
         return None
-    return "weekdays", 1, int((week * 5 + day).min())
+    return "weekdays", 1, int((week * 5 + day).min()), 0

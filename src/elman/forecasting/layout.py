@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman.forecasting import seasons as calendars
 from elman.forecasting.panel import Panel
+from elman.forecasting.seasons import calendar as calendar_columns
 from elman.forecasting.transform import Transform
 from elman.kernels import windows as kernel
 from elman.threads import usable_threads
@@ -37,6 +37,10 @@ class Covariate(NamedTuple):
     mean: float = 0.0
     deviation: float = 1.0
     categories: int = 0
+
+
+Places = dict[Any, tuple[float, float]]
+"""Shift and scale of series by id."""
 
 
 class Column(NamedTuple):
@@ -159,16 +163,24 @@ class Source:
     layout : Layout
     panel : Panel
     transform : Transform
-        Of the values, fitted to the panel's series.
     future : ndarray of float32, (S, H, K), optional
         Known covariates behind the end of each series.
+    places : dict of id to (float, float), optional
+        Shift and scale of the series trained on; others have those of their values.
     """
 
-    def __init__(self, layout: Layout, panel: Panel, transform: Transform, future: np.ndarray | None = None) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        panel: Panel,
+        transform: Transform,
+        future: np.ndarray | None = None,
+        places: Places | None = None,
+    ) -> None:
         self.layout, self.panel, self.transform = layout, panel, transform
         self.offsets, self.lengths = panel.offsets, panel.lengths
-        self.values = transform.forward(panel)
-        self.fixed = self._fixed()
+        self.values, self._components = transform.forward(panel)
+        self.fixed = self._fixed(places or {})
         self._past = standardised(panel.past, layout.past)
         self._static = standardised(panel.static, layout.static)
         self._known, self._known_at = self._extended(future)
@@ -177,15 +189,18 @@ class Source:
         self._seasons = np.array(layout.seasons, np.int64)
         self._width = len(layout.columns)
 
-    def _fixed(self) -> np.ndarray:
+    def _fixed(self, places: Places) -> np.ndarray:
         """Shift and scale of every series (S, 2): its own, those of the training data, or none."""
         scale = self.layout.scale
         fixed = np.empty((len(self.panel), 2))
         fixed[:] = (0.0, 1.0) if scale == "none" else (self.layout.shift, self.layout.deviation)
         if scale in ("series", "last-value"):
-            for i, (a, b) in enumerate(zip(self.offsets[:-1], self.offsets[1:], strict=True)):
+            for i, label in enumerate(self.panel.ids):
+                a, b = self.offsets[i : i + 2]
                 seen = self.values[a:b][~np.isnan(self.values[a:b])].astype(np.float64)
-                if seen.size > 1 and seen.std() > 0:
+                if label in places:
+                    fixed[i] = places[label]
+                elif seen.size > 1 and seen.std() > 0:
                     fixed[i] = seen.mean(), seen.std()
         return fixed
 
@@ -211,7 +226,7 @@ class Source:
         count = int((first + self.lengths).max()) + self.layout.horizon
         grid = self.panel.grid
         times = grid.times(self.panel.first.min() + np.arange(count))
-        names, table = calendars.calendar(times, grid.seconds)
+        names, table = calendar_columns(times, grid.seconds)
         return np.ascontiguousarray(table[:, [names.index(n) for n in self.layout.calendar]]), first
 
     def gather(self, series: np.ndarray, origins: np.ndarray) -> Gathered:
@@ -240,7 +255,7 @@ class Source:
         """Forecasts (b, H, ...) in the unit of the series, in float64."""
         shape = (-1,) + (1,) * (scaled.ndim - 1)
         values = scaled.astype(np.float64) * place[:, 1].reshape(shape) + place[:, 0].reshape(shape)
-        return self.transform.backward(values, series, origins)
+        return self.transform.backward(values, self._components, series, origins)
 
 
 class Index:
@@ -272,3 +287,18 @@ class Index:
         series = np.searchsorted(self._ends, numbers, side="right")
         begins = np.concatenate([[0], self._ends[:-1]])
         return series, self._first[series] + numbers - begins[series]
+
+
+def naive_forecasts(panel: Panel, series: np.ndarray, origins: np.ndarray, season: int, horizon: int) -> np.ndarray:
+    """The seasonal naive forecasts (N, H) of windows, float64: the latest observed value of the same phase.
+
+    Else the last observed value, else 0.
+    """
+    seasons = (season, 1) if season > 1 else (1,)
+    plain = Layout(1, horizon, False, "none", (), seasons, (), False, (), (), (), 0.0, 1.0)
+    bare = replace(
+        panel, past=panel.past[:, :0], known=panel.known[:, :0], static=panel.static[:, :0], past_names=(),
+        known_names=(), static_names=(),
+    )  # fmt: skip
+    found = Source(plain, bare, Transform()).gather(series, origins)
+    return found.base * found.place[:, 1:] + found.place[:, :1]

@@ -9,7 +9,7 @@ import numpy as np
 
 from elman import cells, checks
 from elman.forecasting import layout as layouts
-from elman.forecasting.layout import Layout, Source, describe
+from elman.forecasting.layout import Layout, Places, Source, describe
 from elman.forecasting.network import HEADS, Body
 from elman.forecasting.panel import Panel
 from elman.forecasting.seasons import calendar, season_lengths
@@ -84,6 +84,8 @@ class Plan:
     Attributes
     ----------
     layout, transform, target, body, budget
+    places : dict of id to (float, float)
+        Shift and scale of the series trained on.
     seasons : tuple of int
         Longest first.
     """
@@ -101,6 +103,7 @@ class Plan:
         )
         scale = self._scale(options, panel)
         self.layout = self._layout(options, panel, head, lookback, scale)
+        self.places = places(self.layout, panel, self.transform)
         self.body = self._body(options, head, panel)
         self.budget = self._budget(options, windows)
 
@@ -144,7 +147,8 @@ class Plan:
             raise ValueError("calendar: the data have no dates; leave calendar='auto' or give a frame with times")
         uses = dated and not self.few if wants == "auto" else wants
         names = calendar(panel.grid.times(np.arange(2)), panel.grid.seconds)[0] if uses else ()
-        values = self.transform.forward(panel)
+        self.transform.learn(panel)
+        values = self.transform.forward(panel)[0]
         seen = values[~np.isnan(values)].astype(np.float64)
         deviation = float(seen.std()) if seen.size else 0.0
         return Layout(
@@ -194,6 +198,9 @@ def _segment(layout: Layout, seasons: Sequence[int]) -> int:
     return max(fitting, default=min(24, layout.lookback))
 
 
-def source_for(plan: Plan, panel: Panel) -> Source:
-    """The panel cut as the plan says."""
-    return Source(plan.layout, panel, plan.transform)
+def places(layout: Layout, panel: Panel, transform: Transform) -> Places:
+    """Shift and scale of the series trained on, where windows are scaled by those."""
+    if layout.scale not in ("series", "last-value"):
+        return {}
+    fixed = Source(layout, panel, transform).fixed
+    return {label: (float(shift), float(scale)) for label, (shift, scale) in zip(panel.ids, fixed, strict=True)}

@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import datetime
-import re
-import zoneinfo
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from elman.forecasting.columns import FrameSpec
+from elman.forecasting.columns import FrameSpec, zone_rules
 from elman.forecasting.grid import Grid
 
 if TYPE_CHECKING:
@@ -62,8 +59,6 @@ def to_frame(
     >>> to_frame(spec, Grid("integer"), ["a", "b"], np.array([[3, 4], [7, 8]]), {"y_hat": np.ones((2, 2))}).rows()
     [('a', 3, 1.0), ('a', 4, 1.0), ('b', 7, 1.0), ('b', 8, 1.0)]
     """
-    import narwhals as nw
-
     ticks = np.asarray(ticks, np.int64)
     content: dict[str, Any] = {}
     if spec.id is not None:
@@ -76,8 +71,16 @@ def to_frame(
         if name in content:
             raise ValueError(f"columns: the frame already has a column {name!r}; rename that of the data")
         flat = np.ascontiguousarray(np.broadcast_to(array, ticks.shape)).reshape(-1)
-        content[name] = nw.new_series(name, flat, backend=spec.library)
-    return nw.from_dict(content, backend=spec.library).to_native()
+        content[name] = _new(spec, name, flat)
+    # Not from_dict, which drops the time zone and the categories of pandas.
+    return content[spec.time].to_frame().select(*content.values()).to_native()
+
+
+def _new(spec: FrameSpec, name: str, values: Any, dtype: Any = None) -> nw.Series:
+    import narwhals as nw
+
+    library: Any = spec.library
+    return nw.new_series(name, values, dtype, backend=library)
 
 
 def _ids(spec: FrameSpec, labels: list[Any]) -> nw.Series:
@@ -86,11 +89,11 @@ def _ids(spec: FrameSpec, labels: list[Any]) -> nw.Series:
     # An Enum names its labels, which new ids may not be among.
     kind = "Categorical" if spec.id_type == "Enum" else spec.id_type
     if kind == "Object":
-        return nw.new_series(spec.id, labels, backend=spec.library)
+        return _new(spec, str(spec.id), labels)
     dtype = getattr(nw, kind)
     if dtype == nw.Categorical:
-        return nw.new_series(spec.id, labels, nw.String, backend=spec.library).cast(dtype)
-    return nw.new_series(spec.id, labels, dtype, backend=spec.library)
+        return _new(spec, str(spec.id), labels, nw.String).cast(dtype)
+    return _new(spec, str(spec.id), labels, dtype)
 
 
 def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series:
@@ -98,15 +101,16 @@ def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series:
 
     times = times.reshape(-1)
     if times.dtype.kind != "M":
-        return nw.new_series(name, times, getattr(nw, spec.time_type), backend=spec.library)
+        return _new(spec, name, times, getattr(nw, spec.time_type))
     if spec.time_type == "object":
-        return nw.new_series(name, times.astype("datetime64[D]").tolist(), backend=spec.library)
+        return _new(spec, name, times.astype("datetime64[D]").tolist())
     if spec.time_type == "date":
-        return nw.new_series(name, times.astype("datetime64[D]").tolist(), nw.Date, backend=spec.library)
+        return _new(spec, name, times.astype("datetime64[D]").tolist(), nw.Date)
     if spec.wall:
         times = _utc(times, spec.zone)
     times = times.astype(f"datetime64[{spec.time_type}]")
-    series = nw.new_series(name, times, backend=spec.library).cast(nw.Datetime(spec.time_type))
+    unit: Any = spec.time_type
+    series = _new(spec, name, times).cast(nw.Datetime(unit))
     if spec.zone is not None:
         series = series.dt.replace_time_zone("UTC").dt.convert_time_zone(spec.zone)
     return series
@@ -114,19 +118,10 @@ def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series:
 
 def _utc(local: np.ndarray, zone: str | None) -> np.ndarray:
     """UTC of local times (n,), datetime64[ns]; of two the earlier, and of none that of the clock before the change."""
-    rules = _zone(zone or "UTC")
+    rules = zone_rules(zone or "UTC")
     unique, places = np.unique(local, return_inverse=True)
     seconds = [
-        rules.utcoffset(time.replace(tzinfo=rules)).total_seconds()
+        time.replace(tzinfo=rules).utcoffset().total_seconds()
         for time in unique.astype("datetime64[us]").tolist()
     ]  # fmt: skip
     return local - np.array(seconds, np.int64).astype("timedelta64[s]")[places]
-
-
-def _zone(name: str) -> datetime.tzinfo:
-    fixed = re.fullmatch(r"(?:UTC)?([+-])(\d\d):?(\d\d)", name)
-    if fixed is None:
-        return zoneinfo.ZoneInfo(name)
-    sign, hours, minutes = fixed.groups()
-    offset = datetime.timedelta(hours=int(hours), minutes=int(minutes))
-    return datetime.timezone(-offset if sign == "-" else offset)

@@ -115,6 +115,15 @@ class Panel:
         lengths = np.minimum(self.lengths, rows)
         return replace(self._rows(self.offsets[1:] - lengths, lengths), first=self.ends - lengths)
 
+    def before(self, series: np.ndarray, origins: np.ndarray, rows: int) -> Panel:
+        """For every window, a series of the `rows` rows before its origin."""
+        lengths = np.minimum(origins, rows)
+        begins = origins - lengths
+        return replace(
+            self._rows(self.offsets[series] + begins, lengths), ids=[self.ids[i] for i in series],
+            first=self.first[series] + begins, static=self.static[series],
+        )  # fmt: skip
+
     def _rows(self, starts: np.ndarray, lengths: np.ndarray) -> Panel:
         offsets = offsets_of(lengths)
         rows = np.arange(offsets[-1]) + np.repeat(starts - offsets[:-1], lengths)
@@ -169,10 +178,12 @@ class Panel:
             For infinite values anywhere, and for missing ones in known and static covariates; names id, column and
             date.
         """
-        self._refuse(self.target, self.values, np.isinf, "infinite")
+        self._refuse(self.target, self.values, np.isinf, "infinite, or too large for float32")
         for argument, names, array in (("past", self.past_names, self.past), ("future", self.known_names, self.known)):
             for j, name in enumerate(names):
-                self._refuse(f"{argument}: column {name!r}", array[:, j], np.isinf, "infinite")
+                self._refuse(
+                    f"{argument}: column {name!r}", array[:, j], np.isinf, "infinite, or too large for float32"
+                )
                 if argument == "future":
                     self._refuse(f"{argument}: column {name!r}", array[:, j], np.isnan, "missing")
         bad = np.argwhere(~np.isfinite(self.static))
@@ -189,9 +200,11 @@ class Panel:
         if not bad.any():
             return
         who, when = self.where(int(np.argmax(bad)))
-        at = f"{who!r} at {when}"
-        action = "fill it, or list the column under past=" if word == "missing" else "write nan where it is missing"
-        raise ValueError(f"{column}: {int(bad.sum())} values are {word}, the first of id {at}; {action}")
+        first = f"the first of id {who!r} at {when}"
+        action = "write nan where a value is missing"
+        if word == "missing":
+            action = "fill it, or list the column under past="
+        raise ValueError(f"{column}: {int(bad.sum())} of {len(values)} values are {word}, {first}; {action}")
 
 
 def check_future(known: np.ndarray, panel: Panel) -> np.ndarray:

@@ -95,10 +95,12 @@ class Reader:
             )
         if self.form != "frame":
             return arrays.future_array(future, panel, horizon)
+        from elman.forecasting.future import future_frame
+
         if not tables.is_frame(future):
             raise TypeError(f"future: expected a frame with {', '.join(map(repr, panel.known_names))}, got "
                             f"{type(future).__name__}")  # fmt: skip
-        return tables.future_frame(future, self.spec, panel, horizon)
+        return future_frame(future, self.spec, panel, horizon)
 
     # ---- out
 

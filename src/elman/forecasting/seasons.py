@@ -16,7 +16,7 @@ __all__ = ["calendar", "season_length", "season_lengths"]
 
 _HOUR, _DAY, _WEEK, _YEAR = 3600.0, 86400.0, 604800.0, 365.2425 * 86400.0
 
-# One season costs about 0.2 ms of a series of 4096 rows; more series or rows than these changed no answer on M4.
+# 100 series of M4 (hourly, 700 to 960 rows) take 15 ms.
 _SERIES, _ROWS = 100, 4096
 _LONGEST = 400
 """Longest season, in steps, that is looked for without a candidate."""
@@ -78,16 +78,17 @@ def season_lengths(
     -----
     A straight line and then a moving mean are subtracted from each series, at most the last 4096 rows of 100 series
     evenly spread. Let r(k) be the autocorrelation of the rest, pooled over the series, over all N(k) pairs observed k
-    steps apart. A peak alone proves nothing: the r of a random walk has some as well. So the series is whitened by the
-    autoregression of order 1, phi = r(1), whose autocorrelation follows from r,
+    steps apart. A peak alone proves nothing: the r of a random walk has some as well. So the series is whitened by
+    ``z_t - phi z_(t-d)``, ``phi = r(d)``, whose autocorrelation follows from r,
 
-    ``w(k) = ((1 + phi^2) r(k) - phi (r(k - 1) + r(k + 1))) / (1 - phi^2)``,
+    ``w(k) = ((1 + phi^2) r(k) - phi (r(k - d) + r(k + d))) / (1 - phi^2)``.
 
-    and a season of k steps needs ``w(k) >= 3 / sqrt(N(k))`` (Bartlett, 1946); beyond 40 steps the mean of w over a
-    fortieth of k on both sides may pass instead. A candidate also needs two whole seasons of data, r(k) >= 0.1 and 0.1
-    above the lowest r of the half season before. If none passes, or there are none, the season is the first k up to
-    a third of the length and 400 with r(k) >= 0.3, the highest within a quarter of k on both sides, and at least 3/4 of
-    the highest such peak.
+    A season of k steps needs ``w(k) >= 3 / sqrt(N(k))`` for d = 1, or ``w(k) >= 3 sqrt(2 d / (3 N(k)))`` for
+    d = k // 8, which sees slow waves under noise; the bounds are Bartlett's (1946), for differences of a random walk
+    over d steps. A candidate also needs two whole seasons of data, r(k) >= 0.1 (0.3 from 40 steps on) and as much above
+    the lowest r of the half season before. If none passes, or there are none, the season is the first k up to a third
+    of the length and 400 with r(k) >= 0.3, the highest within a quarter of k on both sides, and at least 3/4 of the
+    highest such peak.
 
     Examples
     --------
@@ -112,16 +113,12 @@ def season_lengths(
     last = max((free, *tested))
     if last < 2:
         return ()
-    r, pairs = _autocorrelation(array, bounds, last)
-    z = _whitened(r, pairs)
-    passed = [k for k in tested if z[k] >= 3 and r[k] >= 0.1 and r[k] - r[max(1, k // 2) : k].min() >= 0.1]
-    peaks = _peaks(r[: free + 2], z)
+    r, pairs = _autocorrelation(array, bounds, last + last // 8)
+    significant = _significant(r, pairs)
+    passed = [k for k in tested if significant[k] and _stands_out(r, k)]
+    passed = passed or _found(r[: free + 2], significant)
     if not passed:
-        high = max((r[k] for k in peaks), default=0.0)
-        main = next((k for k in peaks if r[k] >= 0.75 * high), None)
-        if main is None:
-            return ()
-        passed = [main, *sorted((k for k in peaks if k > main and k % main == 0), key=lambda k: -r[k])]
+        return ()
     main, second = passed[0], next(iter(passed[1:]), None)
     # 0.05 on real hourly demand (weekends) is 0.1 to 0.4; multiples of a single season stay within 0.02.
     if second is not None and r[second] - r[main] >= max(0.05, 2 / math.sqrt(pairs[second])):
@@ -180,28 +177,38 @@ def _detrended(y: np.ndarray, span: int) -> tuple[np.ndarray, np.ndarray]:
     return z / deviation, seen.astype(np.float64)
 
 
-def _whitened(r: np.ndarray, pairs: np.ndarray) -> np.ndarray:
-    """Autocorrelation of the whitened series in standard errors, at the lags 0 to len(r) - 2; see `season_lengths`."""
-    phi = min(max(r[1], 0.0), 0.9999)
-    w = np.zeros(len(r) - 1)
-    w[1:] = ((1 + phi * phi) * r[1:-1] - phi * (r[:-2] + r[2:])) / (1 - phi * phi)
-    z = w * np.sqrt(pairs[:-1])
-    sums = np.concatenate([[0.0], np.cumsum(w)])
-    for k in range(40, len(w)):
-        low, high = k - k // 40, min(k + k // 40 + 1, len(w))
-        z[k] = max(z[k], (sums[high] - sums[low]) / math.sqrt(high - low) * math.sqrt(pairs[k]))
-    return z
+def _significant(r: np.ndarray, pairs: np.ndarray) -> np.ndarray:
+    """Whether the whitened series resembles itself at the lags 0 to len(r) - 2; see `season_lengths`."""
+    k = np.arange(len(r) - 1)
+    passed = np.zeros(len(k), bool)
+    for d in (np.ones_like(k), np.maximum(k // 8, 1)):
+        phi = np.clip(r[d], 0, 0.9999)
+        around = r[np.abs(k - d)] + r[np.minimum(k + d, len(r) - 1)]
+        w = ((1 + phi * phi) * r[:-1] - phi * around) / (1 - phi * phi)
+        passed |= (k > d) & (w * np.sqrt(pairs[:-1] / np.maximum(1, 2 * d / 3)) >= 3)
+    return passed
 
 
-def _peaks(r: np.ndarray, z: np.ndarray) -> list[int]:
-    """Significant lags of at least 2 whose r is at least 0.3 and the highest within a quarter on both sides."""
-    found = []
+def _stands_out(r: np.ndarray, k: int) -> bool:
+    """Whether the candidate `k` is a season by r alone."""
+    least = 0.1 if k < 40 else 0.3
+    return bool(r[k] >= least and r[k] - r[max(1, k // 2) : k].min() >= least)
+
+
+def _found(r: np.ndarray, significant: np.ndarray) -> list[int]:
+    """The season that r shows without a candidate, and then the best of its multiples; see `season_lengths`."""
+    peaks = []
     for k in range(2, len(r) - 1):
         reach = max(1, k // 4)
-        around = r[max(1, k - reach) : k + reach + 1]
-        if r[k] >= 0.3 and r[k] == around.max() and z[k] >= 3 and r[k] - r[1 : k + 1].min() >= 0.2:
-            found.append(k)
-    return found
+        highest = r[k] == r[max(1, k - reach) : k + reach + 1].max()
+        if highest and significant[k] and r[k] >= 0.3 and r[k] - r[1 : k + 1].min() >= 0.2:
+            peaks.append(k)
+    high = max((r[k] for k in peaks), default=0.0)
+    main = [k for k in peaks if r[k] >= 0.75 * high][:1]
+    multiples = [k for k in peaks if main and k > main[0] and k % main[0] == 0]
+    # Two weeks resemble each other as much as two fortnights do: the shorter one of near equals.
+    best = max((r[k] for k in multiples), default=0.0)
+    return main + [k for k in multiples if r[k] >= best - 0.03][:1]
 
 
 def calendar(times: Any, seconds: float) -> tuple[tuple[str, ...], np.ndarray]:

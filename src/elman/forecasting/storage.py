@@ -15,7 +15,7 @@ from elman.forecasting.engine import Engine
 from elman.forecasting.grid import Grid
 from elman.forecasting.layout import Layout
 from elman.forecasting.network import Body
-from elman.forecasting.options import Plan
+from elman.forecasting.options import Plan, places
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
 from elman.forecasting.targets import target
@@ -97,6 +97,9 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     plan.seasons, plan.few = tuple(header["seasons"]), header["few"]
     plan.target = target(forecaster.loss, forecaster.quantiles)
     members = sum(name.endswith("/parameters") for name in arrays)
+    trained = panel.until(arrays["trained_until"])
+    plan.transform.learn(trained)
+    plan.places = places(plan.layout, trained, plan.transform)
     engine = Engine(plan, header["seed"], members, forecaster.model)
     engine.history = header["history"]
     for k, model in enumerate(engine.members):

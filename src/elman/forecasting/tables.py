@@ -21,7 +21,7 @@ from elman.forecasting.columns import (
 )
 from elman.forecasting.encode import missing_code, stack
 from elman.forecasting.grid import Grid, show_time
-from elman.forecasting.panel import Panel, check_filling, check_future, fill_known, offsets_of
+from elman.forecasting.panel import Panel, check_filling, fill_known, offsets_of
 
 if TYPE_CHECKING:
     import narwhals as nw
@@ -44,7 +44,7 @@ def is_frame(obj: Any) -> bool:
     False
     """
     # Narwhals is imported only for what may be a frame.
-    if isinstance(obj, (np.ndarray, list, tuple, dict, str)) or not hasattr(obj, "columns"):
+    if isinstance(obj, (np.ndarray, list, tuple, dict, str)) or not hasattr(type(obj), "columns"):
         return False
     import narwhals as nw
 
@@ -97,7 +97,7 @@ def from_frame(
     names = {"past": _names("past", past), "future": _names("future", future), "static": _names("static", static)}
     listed = [name for group in names.values() for name in group]
     columns = columns or Columns()
-    table = _narwhals(frame, columns)
+    table = read_frame(frame, columns)
     columns = resolve(table, columns, listed)
     _distinct(columns, names)
     return _panel(table, columns, names, None, None)
@@ -134,7 +134,7 @@ def from_frame_like(frame: Any, panel: Panel, spec: FrameSpec) -> Table:
     array([3])
     """
     columns = Columns(spec.id, spec.time, spec.target)
-    table = _narwhals(frame, columns)
+    table = read_frame(frame, columns)
     for argument in ("id", "time", "target"):
         name = getattr(columns, argument)
         if name is not None and name not in table.columns:
@@ -156,12 +156,14 @@ def _distinct(columns: Columns, names: dict[str, tuple[str, ...]]) -> None:
     used = [("id", columns.id), ("time", columns.time), ("target", columns.target)]
     used += [(argument, name) for argument, group in names.items() for name in group]
     for argument, name in used:
-        if name is not None and name in roles:
+        if name is None:
+            continue
+        if name in roles:
             raise ValueError(f"{argument}: column {name!r} is already given as {roles[name]}=; name it once")
         roles[name] = argument
 
 
-def _narwhals(frame: Any, columns: Columns) -> nw.DataFrame:
+def read_frame(frame: Any, columns: Columns) -> nw.DataFrame:
     """`frame` in narwhals, eager, with a DatetimeIndex of pandas as a column."""
     import narwhals as nw
 
@@ -172,11 +174,11 @@ def _narwhals(frame: Any, columns: Columns) -> nw.DataFrame:
         table = nw.from_native(frame)
         table = table.collect() if isinstance(table, nw.LazyFrame) else table
         names = table.columns
-        twice = next((name for name in names if names.count(name) > 1), None)
     except nw.exceptions.DuplicateError as error:
         raise ValueError(f"y: the frame has columns of the same name; rename them ({error})") from None
-    if twice is not None:
-        raise ValueError(f"y: the frame has columns of the same name, {twice!r}; rename them")
+    odd = next((name for name in names if not isinstance(name, str)), None)
+    if odd is not None:
+        raise ValueError(f"y: the frame has a column with the name {odd!r}, expected strings; rename it")
     return table
 
 
@@ -229,7 +231,7 @@ def _panel(
     categories: dict[str, tuple[str, ...]] = {}
     read = {}
     for argument, group in names.items():
-        read[argument], found = stack(argument, _columns(table, argument, group), n, learned)
+        read[argument], found = stack(argument, read_columns(table, argument, group), n, learned)
         categories.update(found)
     blank = np.array([missing_code("past", categories.get(name)) for name in names["past"]], np.float32)
     known = layout.spread(read["future"])
@@ -248,7 +250,8 @@ def _panel(
     return Table(panel.check(), described, tuple(name for name in table.columns if name not in used))
 
 
-def _columns(table: nw.DataFrame, argument: str, names: Sequence[str]) -> dict[str, Any]:
+def read_columns(table: nw.DataFrame, argument: str, names: Sequence[str]) -> dict[str, Any]:
+    """Covariates by name, as `read_numbers` reads them."""
     for name in names:
         if name not in table.columns:
             raise missing(table, argument, name)
@@ -324,84 +327,3 @@ def _constant(layout: _Layout, ids: list[Any], names: Sequence[str], columns: np
                 " constant"
             )
     return static
-
-
-def future_frame(frame: Any, spec: FrameSpec, panel: Panel, horizon: int) -> np.ndarray:
-    """Covariates known in advance over the `horizon` steps after the end of each series.
-
-    Parameters
-    ----------
-    frame : data frame
-        One row for each id and future time, in any order; rows of other ids and times are ignored.
-    spec : FrameSpec
-        What the frame of the fit was like.
-    panel : Panel
-        The series to forecast.
-    horizon : int
-        Steps h.
-
-    Returns
-    -------
-    ndarray (S, h, K), float32
-        In the order of ``panel.known_names``, categories as codes.
-
-    Raises
-    ------
-    TypeError, ValueError
-        For a missing column, and for missing, repeated, or infinite values: names id, column and the first date.
-
-    Examples
-    --------
-    >>> import pytest
-    >>> pl = pytest.importorskip("polars")
-    >>> frame = pl.DataFrame({"ds": [1, 2, 3], "y": [5.0, 6.0, 5.0], "holiday": [0, 1, 0]})
-    >>> panel, spec, _ = from_frame(frame, future=["holiday"])
-    >>> future_frame(pl.DataFrame({"ds": [4, 5], "holiday": [1, 0]}), spec, panel, 2).ravel()
-    array([1., 0.], dtype=float32)
-    """
-    table = _narwhals(frame, Columns(spec.id, spec.time))
-    for argument, name in (("id", spec.id), ("time", spec.time)):
-        if name is not None and name not in table.columns:
-            raise ValueError(f"future: {missing(table, argument, name)}")
-    n = len(table)
-    codes = np.zeros(n, np.int64)
-    if n and spec.id is not None:
-        codes, ids, _ = read_ids(spec.id, table[spec.id])
-        place = {name: i for i, name in enumerate(panel.ids)}
-        codes = np.array([place.get(name, -1) for name in ids], np.int64)[codes]
-    times = read_times(spec.time, table[spec.time], spec).values if n else np.zeros(0, np.int64)
-    rows = np.flatnonzero(codes >= 0)
-    if n:
-        low, high = panel.grid.times(panel.ends), panel.grid.times(panel.ends + horizon - 1)
-        rows = rows[(times[rows] >= low[codes[rows]]) & (times[rows] <= high[codes[rows]])]
-    codes, times = codes[rows], times[rows]
-    ticks = panel.grid.ticks(times, lambda row: f"future: id {panel.ids[codes[row]]!r}") if len(rows) else codes
-    at = codes * horizon + ticks - panel.ends[codes]
-    _refuse_incomplete(np.bincount(at, minlength=len(panel) * horizon), panel, horizon)
-    columns = _columns(table, "future", panel.known_names)
-    known, _ = stack("future", {name: _chosen(column, rows) for name, column in columns.items()}, len(rows),
-                     panel.categories)  # fmt: skip
-    out = np.empty((len(panel) * horizon, len(panel.known_names)), np.float32)
-    out[at] = known
-    return check_future(out.reshape(len(panel), horizon, -1), panel)
-
-
-def _chosen(column: Any, rows: np.ndarray) -> Any:
-    return column[rows] if isinstance(column, np.ndarray) else [column[row] for row in rows]
-
-
-def _refuse_incomplete(counts: np.ndarray, panel: Panel, horizon: int) -> None:
-    wrong = np.flatnonzero(counts != 1)
-    if not wrong.size:
-        return
-    series, step = divmod(int(wrong[0]), horizon)
-    when = panel.grid.show(int(panel.ends[series]) + step)
-    if counts[wrong[0]]:
-        raise ValueError(
-            f"future: {counts[wrong[0]]} rows of id {panel.ids[series]!r} at {when}; keep one row for each id and time"
-        )
-    raise ValueError(
-        f"future: {int((counts == 0).sum())} rows are missing for column"
-        f"{'s' * (len(panel.known_names) > 1)} {', '.join(map(repr, panel.known_names))}, the first of id"
-        f" {panel.ids[series]!r} at {when}; give the {horizon} steps after the end of each series"
-    )

@@ -7,13 +7,13 @@ from typing import Any
 
 import numpy as np
 
-from elman.forecasting.decompose import deseasonalise
+from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
 
 
 @dataclass
 class Transform:
-    """Logarithm and deseasonalising of a panel's values.
+    """Logarithm and deseasonalising of values.
 
     Parameters
     ----------
@@ -21,38 +21,80 @@ class Transform:
         Work on ``log(1 + y)``.
     period : int
         Subtract a seasonal component of this many steps (after the logarithm); 1 for none.
+
+    Notes
+    -----
+    `learn` keeps the components of the training data, so that later rows change nothing of them: a backtest does not
+    look ahead. Other series get components of their own.
     """
 
     log: bool = False
     period: int = 1
-    _components: Any = field(default=None, repr=False)
+    _known: dict[Any, tuple[Seasonal, int]] = field(default_factory=dict, repr=False)
 
-    def forward(self, panel: Panel) -> np.ndarray:
-        """The values transformed, float32 (n,); the seasonal components of the series are kept for `backward`."""
-        values = panel.values
-        if self.log:
-            self._check_log(panel)
-            values = np.log1p(values)
+    def learn(self, panel: Panel) -> None:
+        """Keep the seasonal components of these series."""
+        self._known = {}
         if self.period > 1:
-            values, self._components = deseasonalise(values, panel.offsets, self.period)
-        return np.ascontiguousarray(values, np.float32)
+            plain = self._logged(panel)
+            for i, label in enumerate(panel.ids):
+                a, b = panel.offsets[i : i + 2]
+                self._known[label] = Seasonal.fit(plain[a:b], self.period), int(panel.first[i])
 
-    @staticmethod
-    def _check_log(panel: Panel) -> None:
+    def _logged(self, panel: Panel) -> np.ndarray:
+        if not self.log:
+            return panel.values
         with np.errstate(invalid="ignore"):
             bad = np.flatnonzero(panel.values <= -1)
         if bad.size:
-            series = int(np.searchsorted(panel.offsets, bad[0], side="right")) - 1
+            label, when = panel.where(int(bad[0]))
             raise ValueError(
-                f"transform: log1p needs values above -1, but {bad.size} are not, the first in series "
-                f"{panel.ids[series]!r}: {panel.values[bad[0]]:g}; leave transform=None"
+                f"transform: log1p needs values above -1, but {bad.size} are not, the first of id {label!r} at {when}: "
+                f"{panel.values[bad[0]]:g}; leave transform=None"
             )
+        return np.log1p(panel.values)
 
-    def backward(self, values: np.ndarray, series: np.ndarray, origins: np.ndarray) -> np.ndarray:
+    def forward(self, panel: Panel) -> tuple[np.ndarray, Components | None]:
+        """The values transformed, float32 (n,), and the seasonal components that were subtracted."""
+        plain = self._logged(panel)
+        if self.period == 1:
+            return np.require(plain, np.float32, "CW"), None
+        plain, parts = plain.astype(np.float64), []
+        for i, label in enumerate(panel.ids):
+            a, b = panel.offsets[i : i + 2]
+            found = self._known.get(label)
+            if found is None:
+                found = Seasonal.fit(plain[a:b], self.period), int(panel.first[i])
+            parts.append((found[0], int(panel.first[i]) - found[1]))
+            plain[a:b] -= _component(*parts[-1], 0, b - a)
+        return plain.astype(np.float32), Components(parts)
+
+    def backward(
+        self, values: np.ndarray, components: Components | None, series: np.ndarray, origins: np.ndarray
+    ) -> np.ndarray:
         """Undo `forward` for forecasts (b, H, ...), float64, of the steps from `origins` on of `series`."""
-        if self.period > 1:
-            steps = values.shape[1]
-            parts = [self._components.component(int(s), int(o), steps) for s, o in zip(series, origins, strict=True)]
-            values = values + np.array(parts).reshape(*values.shape[:2], *(1,) * (values.ndim - 2))
+        if components is not None:
+            season = components.of(series, origins, values.shape[1])
+            values = values + season.reshape(*season.shape, *(1,) * (values.ndim - 2))
         # Beyond exp(700) float64 has no number; such a forecast is cut, not infinite.
         return np.expm1(np.minimum(values, 700.0)) if self.log else values
+
+
+class Components:
+    """The seasonal component of every series of a panel, and how many steps after it the series begins."""
+
+    def __init__(self, parts: list[tuple[Seasonal, int]]) -> None:
+        self._parts = parts
+
+    def of(self, series: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:
+        """Those of the steps from `origins` on, (b, steps)."""
+        return np.array([_component(*self._parts[s], int(o), steps) for s, o in zip(series, origins, strict=True)])
+
+
+def _component(seasonal: Seasonal, shift: int, start: int, steps: int) -> np.ndarray:
+    """The component from row `start` on of a series that begins `shift` steps after that it was fitted to."""
+    begin = shift + start
+    if begin >= 0:
+        return seasonal.component(begin, steps)
+    # Before its first season that repeats as well.
+    return seasonal.component(0, seasonal.period)[(begin + np.arange(steps)) % seasonal.period]
