@@ -107,9 +107,10 @@ class Fitting:
             categoricals become learned vectors.
         id, time, target : str, optional
             Columns of the frame; by default "unique_id", "ds" and "y", or the only ones that can be meant.
-        val : "auto", "last" or None
+        val : "auto", "last", None, or data like `y`
             "last": the last `horizon` rows of each series are not trained on; after the training the weights that
-            forecast them best are restored. "auto": if at least nine tenths of the windows are left.
+            forecast them best are restored. "auto": if at least nine tenths of the windows are left. Data that go on
+            behind those of `y`, covariates included, serve in their place, window by window.
         verbose : "auto", 0 or 1
             One line on a terminal that tells the progress; nothing elsewhere.
 
@@ -125,11 +126,13 @@ class Fitting:
             is then as before.
         """
         chosen.check(self.get_params())
-        if val not in ("auto", "last", None):
-            raise ValueError(f"val: expected 'auto', 'last' or None, got {val!r}")
+        if isinstance(val, str) and val not in ("auto", "last"):
+            raise ValueError(f"val: expected 'auto', 'last', None or data, got {val!r}")
         named = {k: v for k, v in (("id", id), ("time", time), ("target", target)) if v is not None}
         columns = Columns(**named)
         reader, panel = Reader.first(y, columns, past, future, static, multivariate=self.multivariate)
+        if not (val is None or isinstance(val, str)):
+            val = reader.validation(val, past, future, static, panel)
         engine = self._trained(panel, val, loud(verbose))
         self._reader, self._panel, self._engine = reader, panel, engine
         self._trained_until = panel.ends
@@ -140,12 +143,12 @@ class Fitting:
         """A new engine trained on a panel."""
         plan = chosen.Plan(self.get_params(), panel)
         engine = Engine(plan, self.seed, self.seeds, self.model)
-        leave = 0
-        if val is not None:
+        leave, later = 0, val if isinstance(val, Panel) else None
+        if isinstance(val, str):
             windows = np.maximum(panel.lengths - self.horizon - plan.layout.lookback, 0).sum()
             kept = np.maximum(panel.lengths - 2 * self.horizon - plan.layout.lookback, 0).sum()
             leave = self.horizon if val == "last" or kept >= 0.9 * windows > 0 else 0
-        engine.fit(panel, leave=leave, budget=plan.budget, seed=self.seed, verbose=verbose)
+        engine.fit(panel, leave=leave, later=later, budget=plan.budget, seed=self.seed, verbose=verbose)
         return engine
 
     def _fitted(self) -> Engine:

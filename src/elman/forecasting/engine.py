@@ -17,6 +17,8 @@ from elman.forecasting.training import Batches, Budget, compiled, outputs, progr
 from elman.model import Sequential
 from elman.schedules import PiecewiseConstantDecay
 
+_VALIDATED = 4096
+"""Windows of later data that are validated on, at most."""
 _PATHS = 100
 """Paths whose mean and quantiles a stepwise model with a distribution forecasts."""
 
@@ -68,8 +70,14 @@ class Engine:
 
     # ---- training
 
-    def fit(self, panel: Panel, *, leave: int, budget: Budget, seed: int, verbose: bool) -> None:
-        """Train all members on the windows of a panel; with `leave` its last rows are kept back and validated on."""
+    def fit(
+        self, panel: Panel, *, budget: Budget, seed: int, verbose: bool, leave: int = 0, later: Panel | None = None
+    ) -> None:
+        """Train all members on the windows of a panel.
+
+        With `leave` its last rows are kept back and validated on; with `later`, a panel that goes on, what that has
+        behind.
+        """
         plan = self.plan
         source = self.source(panel)
         index = Index(source, leave)
@@ -77,19 +85,43 @@ class Engine:
             raise ValueError(
                 "y: no series has a value to learn from; at least one needs an observed value after its first row"
             )
-        kept = source.ends(leave)
-        long = kept[1] >= 1
+        validated = self._validated(source, leave, later, panel)
 
         def job(k: int, model: Sequential, bar: Any) -> dict[str, list[float]]:
             batches = Batches(source, plan.target, plan.body, index=index, seed=seed + k, size=budget.batch_size)
             validation = None
-            if leave and long.any():
-                validation = Batches(source, plan.target, plan.body, series=kept[0][long], origins=kept[1][long])
+            if validated is not None:
+                checked, series, origins = validated
+                validation = Batches(checked, plan.target, plan.body, series=series, origins=origins)
             return train(model, batches, validation, budget, bar)
 
         with progress(budget.steps * len(self.members), verbose) as bar:
             jobs = [lambda k=k, m=m: job(k, m, bar) for k, m in enumerate(self.members)]
             self.history = side_by_side(jobs)
+
+    def _validated(
+        self, source: Source, leave: int, later: Panel | None, panel: Panel
+    ) -> tuple[Source, np.ndarray, np.ndarray] | None:
+        """The windows that are validated on: those that end each series, or those behind a panel's ends."""
+        horizon = self.plan.layout.horizon
+        if later is None:
+            series, origins = source.ends(leave)
+            usable = origins >= 1
+            return (source, series[usable], origins[usable]) if leave and usable.any() else None
+        ends = dict(zip(panel.ids, panel.ends, strict=True))
+        windows = [
+            (s, o)
+            for s, label in enumerate(later.ids)
+            for o in range(
+                max(1, int(ends.get(label, later.first[s] + 1) - later.first[s])), int(later.lengths[s]) - horizon + 1
+            )
+        ]
+        if not windows:
+            raise ValueError(f"val: no series goes on for {horizon} rows behind those of y; give at least the horizon")
+        # Enough of them, evenly spread.
+        windows = windows[:: max(1, len(windows) // _VALIDATED)]
+        series, origins = np.array(windows, np.int64).T
+        return self.source(later), np.ascontiguousarray(series), np.ascontiguousarray(origins)
 
     def fit_more(self, panel: Panel, *, epochs: float, learning_rate: float, seed: int, verbose: bool) -> None:
         """Train on with a constant rate; the optimizers keep their states."""
@@ -98,7 +130,7 @@ class Engine:
         for model in self.members:
             model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
         budget = Budget(steps, self.plan.budget.batch_size, learning_rate)
-        self.fit(panel, leave=0, budget=budget, seed=seed, verbose=verbose)
+        self.fit(panel, budget=budget, seed=seed, verbose=verbose)
 
     # ---- forecasts
 

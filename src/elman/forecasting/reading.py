@@ -66,6 +66,12 @@ class Reader:
                 )
         return panel
 
+    def validation(self, later: Any, past: Any, future: Any, static: Any, panel: Panel) -> Panel:
+        """Later data as a panel, whose covariates are columns of its frame."""
+        if self.form != "frame" and (past is not None or future is not None):
+            raise ValueError("val: arrays with covariates cannot be validated on; give frames, or val='last'")
+        return self.read(later, None, None, static, panel)
+
     def read_ahead(
         self, y: Any, past: Any, future: Any, static: Any, like: Panel, horizon: int
     ) -> tuple[Panel, np.ndarray]:
