@@ -68,6 +68,7 @@ def state(forecaster: Any, *, whole: bool = False, history: bool = True) -> tupl
         "few": bool(plan.few),
         "seed": engine.seed,
         "history": engine.history,
+        "draws": [model._draws for model in engine.members],
         "reader": forecaster._reader.config(),
         "grid": panel.grid.config(),
         "ids": [i.item() if isinstance(i, np.generic) else i for i in panel.ids],
@@ -103,7 +104,7 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     engine = Engine(plan, header["seed"], members, forecaster.model)
     engine.history = header["history"]
     for k, model in enumerate(engine.members):
-        values = arrays[f"member/{k}/parameters"]
+        values, model._draws = arrays[f"member/{k}/parameters"], int(header["draws"][k])
         if values.shape != model._vector.values.shape:
             raise ValueError(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
         model._vector.values[:] = values
