@@ -122,7 +122,7 @@ class Backtest:
     def frame(self) -> Any:
         """All of it as the data came: a frame with id, time, "cutoff", target and forecasts, or a dict of arrays."""
         values = {"y": self.y, "hat": self.forecast, "naive": self.naive}
-        values |= {f"q{q:g}": self.quantiles[..., k] for k, q in enumerate(self.levels)}
+        values |= {f"q{q:.12g}": self.quantiles[..., k] for k, q in enumerate(self.levels)}
         return self.reader.write_windows(self.panel, self.series, self.origins, values)
 
     def plot(self, series: int = 0, path: str | None = None) -> Any:

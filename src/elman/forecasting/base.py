@@ -218,7 +218,7 @@ class Fitting:
         ----------
         path : str or path-like
         history : bool
-            Keep the rows that `predict` reads. Without them the file holds no data, and `predict` needs `y`.
+            Keep the series. Without them the file holds no data, and `predict` needs `y`.
         """
         storage.save(self, path, history=history)
 
@@ -230,7 +230,7 @@ class Fitting:
     def __getstate__(self) -> dict[str, Any]:
         if self.__dict__.get("_engine") is None:
             return {"params": self.get_params()}
-        header, arrays = storage.state(self, whole=True)
+        header, arrays = storage.state(self)
         return {"params": self.get_params(), "header": header, "arrays": arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

@@ -146,7 +146,7 @@ class Forecaster(Fitting):
         levels = [] if quantiles is None else _fractions("quantiles", quantiles, 1)
         found = engine.forecast(source, series, origins, levels, self.seed)
         values = {"hat": found.point}
-        values |= {f"q{q:g}": found.quantiles[..., k] for k, q in enumerate(levels)}
+        values |= {f"q{q:.12g}": found.quantiles[..., k] for k, q in enumerate(levels)}
         if interval is not None:
             values |= self._intervals(found.point, panel, interval)
         if quantiles is not None and self._reader.form != "frame" and interval is None:
@@ -170,7 +170,7 @@ class Forecaster(Fitting):
         values = {}
         for level in np.atleast_1d(interval).tolist():
             low, high = self._around(point, level, _sizes(panel))
-            values |= {f"lo{level:g}": low, f"hi{level:g}": high}
+            values |= {f"lo{level:.12g}": low, f"hi{level:.12g}": high}
         return values
 
     def intervals(self, result: Backtest, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -325,8 +325,8 @@ def _fractions(argument: str, given: Any, whole: float) -> list[float]:
     if isinstance(given, (str, bytes)) or np.ndim(given) != 1 or not len(given):
         raise ValueError(f"{argument}: expected one or more numbers between 0 and {whole:g}, got {given!r}")
     found = [number(argument, v, 0, whole, open_low=True) for v in given]
-    if whole in found:
-        raise ValueError(f"{argument}: expected numbers between 0 and {whole:g}, got {given!r}")
+    if whole in found or len(set(found)) < len(found):
+        raise ValueError(f"{argument}: expected different numbers between 0 and {whole:g}, got {given!r}")
     return [v / whole for v in found]
 
 

@@ -28,19 +28,10 @@ KIND = "Forecaster"
 _ROWS = ("values", "past", "known")
 
 
-def _history(forecaster: Any, *, keep: bool, whole: bool) -> Panel:
-    """The panel that is saved: all rows, those that predict reads, or one row of each series that is missing."""
-    panel, plan = forecaster._panel, forecaster._engine.plan
-    if whole or (keep and (plan.transform.period > 1 or plan.layout.scale in ("series", "last-value"))):
-        return panel
-    rows = plan.layout.lookback + max([0, *plan.layout.lags, *plan.layout.seasons]) + plan.layout.horizon if keep else 0
-    return panel.last(rows)
-
-
-def state(forecaster: Any, *, whole: bool = False, history: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
+def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
     """Header and arrays of everything a fitted forecaster is."""
     engine = forecaster._fitted()
-    panel, plan = _history(forecaster, keep=history, whole=whole), engine.plan
+    panel, plan = forecaster._panel if history else forecaster._panel.last(0), engine.plan
     arrays: dict[str, np.ndarray] = {name: getattr(panel, name) for name in (*_ROWS, "offsets", "first", "static")}
     if panel.given is not None:
         arrays["given"] = panel.given

@@ -13,6 +13,9 @@ from elman import losses
 from elman.loss import Loss
 from elman.losses import Likelihood
 
+_NEAR = 1e-9
+"""Rounding in levels such as 0.5 - 0.8 / 2."""
+
 
 class Target(ABC):
     """What the outputs of a model (N, H, P), in the scale of its windows, stand for.
@@ -70,7 +73,7 @@ class Quantiles(Target):
     def quantiles(self, out: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Those trained for; between them by linear interpolation."""
         low, high = self.levels.min(), self.levels.max()
-        outside = [q for q in levels if not low <= q <= high]
+        outside = [q for q in levels if not low - _NEAR <= q <= high + _NEAR]
         if outside:
             raise ValueError(
                 f"quantiles: the model knows those from {low:g} to {high:g}, not {outside[0]:g}; make the Forecaster "
@@ -81,7 +84,7 @@ class Quantiles(Target):
         right = np.clip(np.searchsorted(order, levels), 1, max(1, len(order) - 1))
         if len(order) == 1:
             return np.repeat(known, len(levels), axis=-1)
-        share = (np.asarray(levels) - order[right - 1]) / (order[right] - order[right - 1])
+        share = np.clip((np.asarray(levels) - order[right - 1]) / (order[right] - order[right - 1]), 0, 1)
         return known[..., right - 1] * (1 - share) + known[..., right] * share
 
 
