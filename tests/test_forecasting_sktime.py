@@ -1,5 +1,6 @@
 """The adapter for sktime."""
 
+import doctest
 import pickle
 import subprocess
 import sys
@@ -224,3 +225,10 @@ def test_pickle_and_clone(air):
     assert not again.predict().equals(forecaster.predict())
     assert not forecaster.clone().is_fitted
     pd.testing.assert_series_equal(forecaster.clone().fit(air, fh=STEPS).predict(), forecaster.predict())
+
+
+def test_the_example_of_the_adapter():
+    from elman.forecasting import sktime as module
+
+    result = doctest.testmod(module)
+    assert result.attempted > 3 and result.failed == 0
