@@ -260,3 +260,15 @@ def test_scores_by_lead_time_and_series():
     ]
     np.testing.assert_allclose(result.naive, naive, rtol=1e-6)
     assert "seasonal naive" in str(result.score())
+
+
+def test_one_warning_counts_what_is_missing_and_short():
+    series = [waves(100, 1)[:, 0], waves(10, 1)[:, 0], waves(90, 1, seed=2)[:, 0]]
+    series[0][[3, 50]], series[2][7] = np.nan, np.nan
+    with pytest.warns(UserWarning) as found:
+        forecaster = Forecaster(H, 12, **QUICK).fit(series)
+    assert [str(w.message) for w in found] == [
+        "y: 3 of 200 values are missing, in 2 series, and are masked; 1 of 3 series have fewer than 18 rows, lookback "
+        "and horizon, and are padded"
+    ]
+    assert np.isfinite(forecaster.predict()).all()

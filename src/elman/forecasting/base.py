@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import os
+import warnings
 from collections.abc import Sequence
 from typing import Any, Self
 
@@ -135,6 +136,7 @@ class Fitting:
         if not (val is None or isinstance(val, str)):
             val = reader.validation(val, past, future, static, panel)
         engine = self._trained(panel, val, loud(verbose))
+        _tell(panel, engine)
         self._reader, self._panel, self._engine = reader, panel, engine
         self._trained_until = panel.ends
         self._conformal: Conformal | None = None
@@ -238,6 +240,23 @@ class Fitting:
             setattr(self, name, value)
         if "header" in state:
             storage.restore(self, state["header"], state["arrays"])
+
+
+def _tell(panel: Panel, engine: Engine) -> None:
+    """One warning that counts what was missing or short."""
+    layout, parts = engine.plan.layout, []
+    missing = np.isnan(panel.values)
+    if missing.any():
+        series = len(np.unique(np.searchsorted(panel.offsets, np.flatnonzero(missing), side="right")))
+        parts.append(f"{int(missing.sum())} of {len(missing)} values are missing, in {series} series, and are masked")
+    rows = layout.lookback + layout.horizon
+    short = int((panel.lengths < rows).sum())
+    if short:
+        parts.append(
+            f"{short} of {len(panel)} series have fewer than {rows} rows, lookback and horizon, and are padded"
+        )
+    if parts:
+        warnings.warn(f"y: {'; '.join(parts)}", UserWarning, stacklevel=3)
 
 
 def loud(verbose: Any) -> bool:
