@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -93,7 +93,7 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
                 raise TypeError(f"y: ids are strings or integers, got the key {key!r} of type {type(key).__name__}")
         ids = [key if isinstance(key, str) else int(key) for key in y]
         parts = [_one(f"y[{key!r}]", one) for key, one in y.items()]
-    elif isinstance(y, (list, tuple)) and any(map(_nested, y)):
+    elif isinstance(y, (list, tuple)) and any(nested(one) for one in y):
         ids, parts = list(range(len(y))), [_one(f"y[{i}]", one) for i, one in enumerate(y)]
     else:
         array = _numbers("y", y)
@@ -109,8 +109,9 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
     return ids, parts
 
 
-def _nested(item: Any) -> bool:
-    return hasattr(item, "__len__") and not isinstance(item, str) and getattr(item, "ndim", 1) > 0
+def nested(value: Any) -> bool:
+    """Whether a value is a sequence or an array, perhaps of unequal parts, and no number."""
+    return isinstance(value, (list, tuple)) or np.ndim(value) > 0
 
 
 def _one(place: str, values: Any) -> np.ndarray:
@@ -131,11 +132,18 @@ def _numbers(place: str, values: Any) -> np.ndarray:
         raise ValueError(f"{place}: expected an array of numbers, got {type(values).__name__} ({error})") from None
     if array.size == 0:
         return np.zeros(array.shape, np.float32)
+    if array.dtype.kind in "USO" and isinstance(values, (list, tuple)):
+        array = np.array(values, object)  # NumPy turns numbers beside strings into strings
     if array.dtype.kind not in "fiub":
-        at = next((i for i in np.ndindex(array.shape) if not isinstance(array[i], (int, float, np.number))), None)
-        item = None if at is None else array.astype(object)[at]
-        found = f", {item!r} at index {at[0] if len(at) == 1 else at}" if at else ""
-        raise TypeError(f"{place}: expected numbers, got {array.dtype}{found}; write nan where a value is missing")
+        odd = (i for i in np.ndindex(array.shape) if not isinstance(array[i], (int, float, np.integer, np.floating)))
+        at = next(odd, None)
+        if at is not None:
+            where = f" at index {at[0] if len(at) == 1 else at}" if at else ""
+            raise TypeError(
+                f"{place}: expected numbers, got {type(array[at]).__name__} {array[at]!r}{where}; write nan where"
+                " a value is missing"
+            )
+        array = array.astype(np.float64)
     masked = np.ma.getmask(array)
     with np.errstate(over="ignore"):
         plain = np.asarray(array.data if isinstance(array, np.ma.MaskedArray) else array).astype(np.float32, copy=False)
@@ -144,7 +152,10 @@ def _numbers(place: str, values: Any) -> np.ndarray:
 
 def _object(place: str, values: Any) -> np.ndarray:
     """Covariates as an array of numbers, or of objects where there are labels."""
-    array = np.asanyarray(values)
+    try:
+        array = np.asanyarray(values)
+    except ValueError as error:
+        raise ValueError(f"{place}: expected an array, got {type(values).__name__} ({error})") from None
     if isinstance(array, np.ma.MaskedArray):
         array = np.ma.filled(array.astype(np.float64), np.nan)
     if array.dtype.kind in "USO":
@@ -162,7 +173,7 @@ def _parts(argument: str, given: Any, ids: list[Any], shared: bool) -> list[np.n
         if lost:
             raise ValueError(f"{argument}: no entry for id {lost[0]!r}; give one for each series")
         parts = [_object(f"{argument}[{name!r}]", given[name]) for name in ids]
-    elif isinstance(given, (list, tuple)) and len(ids) > 1:
+    elif isinstance(given, (list, tuple)) and (len(ids) > 1 or _arrays(given)):
         if len(given) != len(ids):
             raise ValueError(f"{argument}: expected a list of {len(ids)} arrays, one per series, got {len(given)}")
         parts = [_object(f"{argument}[{i}]", one) for i, one in enumerate(given)]
@@ -176,13 +187,21 @@ def _parts(argument: str, given: Any, ids: list[Any], shared: bool) -> list[np.n
             wanted = "(T,) or (T, P)" + (f" or (T, {len(ids)}, P)" if shared else "")
             hint = "" if shared or len(ids) == 1 else f", in a list or dict of {len(ids)}"
             raise ValueError(f"{argument}: expected shape {wanted}{hint}, got shape {array.shape}")
+    for name, part in zip(ids, parts, strict=True):
+        if part.ndim not in (1, 2):
+            raise ValueError(f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T,) or (T, P)")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     for name, part in zip(ids, parts, strict=True):
-        if part.ndim != 2 or part.shape[1] != parts[0].shape[1]:
+        if part.shape[1] != parts[0].shape[1]:
             raise ValueError(
-                f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T, {parts[0].shape[-1]})"
+                f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T, {parts[0].shape[1]})"
             )
     return parts
+
+
+def _arrays(given: Sequence[Any]) -> bool:
+    """Whether a list is one of arrays, one for each series, rather than rows of numbers."""
+    return bool(given) and all(getattr(one, "ndim", 0) > 0 for one in given)
 
 
 def _aligned(

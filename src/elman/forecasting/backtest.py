@@ -122,7 +122,7 @@ class Backtest:
     def frame(self) -> Any:
         """All of it as the data came: a frame with id, time, "cutoff", target and forecasts, or a dict of arrays."""
         values = {"y": self.y, "hat": self.forecast, "naive": self.naive}
-        values |= {f"q{q:.12g}": self.quantiles[..., k] for k, q in enumerate(self.levels)}
+        values |= {f"q{q:g}": self.quantiles[..., k] for k, q in enumerate(self.levels)}
         return self.reader.write_windows(self.panel, self.series, self.origins, values)
 
     def plot(self, series: int = 0, path: str | None = None) -> Any:
@@ -183,7 +183,7 @@ class Scores(dict):
         kinds = ("forecast", "seasonal naive")
         lines = [f"{'':10}{kinds[0]:>13}{kinds[1]:>17}"]
         for name, values in self.items():
-            cells = [float(np.nanmean(values[kind])) for kind in kinds]
+            cells = [float(np.nanmean(v)) if np.isfinite(v := values[kind]).any() else np.nan for kind in kinds]
             lines.append(f"{name:10}{cells[0]:>13.4g}{cells[1]:>17.4g}")
         return "\n".join(lines)
 
@@ -191,7 +191,8 @@ class Scores(dict):
 def _origins(panel: Panel, horizon: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Series and origins of all windows, the oldest first; only those with an observed row before."""
     series, origins = [], []
-    for k in range(count - 1, -1, -1):
+    most = max(1, 1 + (int(panel.lengths.max()) - horizon - 1) // stride)
+    for k in range(min(count, most) - 1, -1, -1):
         at = panel.lengths - horizon - stride * k
         usable = np.flatnonzero(at >= 1)
         series.append(usable)
@@ -211,26 +212,41 @@ def _actual(panel: Panel, series: np.ndarray, origins: np.ndarray, horizon: int)
 
 
 def _run(
-    engine: Engine, panel: Panel, series: np.ndarray, origins: np.ndarray, levels: list[float], seed: int
+    engine: Engine,
+    panel: Panel,
+    series: np.ndarray,
+    origins: np.ndarray,
+    levels: list[float],
+    seed: int,
+    *,
+    others: bool = False,
 ) -> tuple[np.ndarray, np.ndarray | None]:
     """Forecasts and quantiles of windows."""
-    plan, horizon = engine.plan, engine.plan.layout.horizon
-    if engine.stepwise:
-        # What the model reads behind an origin must be what it forecast itself.
-        rows = plan.layout.lookback + max([1, *plan.layout.lags, *plan.layout.seasons])
-        cut = panel.before(series, origins, rows)
-        rows = (panel.offsets[series] + origins)[:, None] + np.arange(horizon)
-        ahead = panel.known[rows] if panel.known.shape[1] else None
-        source = engine.source(cut, ahead)
-        found = engine.forecast(source, *source.ends(), levels, seed)
-    else:
+    plan = engine.plan
+    whole = plan.transform.period > 1 or plan.layout.scale in ("series", "last-value")
+    if not (engine.stepwise or whole):
         found = engine.forecast(engine.source(panel), series, origins, levels, seed)
-    return found.point, found.quantiles
+        return found.point, found.quantiles
+    # What is taken from whole series, and what a model draws, must not know what lies behind an origin: each is
+    # forecast as by `predict`.
+    point = np.empty((len(series), plan.layout.horizon))
+    quantiles = np.empty((*point.shape, len(levels))) if levels else None
+    back = panel.lengths[series] - origins
+    for distance in np.unique(back):
+        rows = np.flatnonzero(back == distance)
+        cut = panel.before(series[rows], origins[rows])
+        ahead = (panel.offsets[series] + origins)[rows, None] + np.arange(point.shape[1])
+        source = engine.source(cut, panel.known[ahead] if panel.known.shape[1] else None, others=others)
+        found = engine.forecast(source, *source.ends(), levels, seed)
+        point[rows] = found.point
+        if quantiles is not None:
+            quantiles[rows] = found.quantiles
+    return point, quantiles
 
 
 def backtest(
     engine: Engine, panel: Panel, count: int, stride: int, levels: list[float], reader: Reader, *, seed: int,
-    trained: np.ndarray,
+    trained: np.ndarray, others: bool,
 ) -> Backtest:  # fmt: skip
     """All windows by one model; a warning if it was trained on what they test."""
     horizon = engine.plan.layout.horizon
@@ -242,7 +258,7 @@ def backtest(
             "too small; fit to data that end before, or pass refit",
             UserWarning, stacklevel=3,
         )  # fmt: skip
-    point, quantiles = _run(engine, panel, series, origins, levels, seed)
+    point, quantiles = _run(engine, panel, series, origins, levels, seed, others=others)
     return _result(engine, panel, series, origins, point, quantiles, levels, reader)
 
 

@@ -66,12 +66,14 @@ class Fitting:
         return {name: getattr(self, name) for name in self._parameter_names()}
 
     def set_params(self, **params: Any) -> Self:
-        """Change arguments; `fit` then begins anew. Returns the forecaster."""
+        """Change arguments; what was fitted is forgotten. Returns the forecaster."""
         known = self._parameter_names()
         for name in params:
             checks.choose("set_params", name, known)
         for name, value in params.items():
             setattr(self, name, value)
+        if params:
+            self.__dict__.pop("_engine", None)
         return self
 
     def __repr__(self) -> str:
@@ -147,6 +149,8 @@ class Fitting:
         plan = chosen.Plan(self.get_params(), panel)
         engine = Engine(plan, self.seed, self.seeds, self.model)
         leave, later = 0, val if isinstance(val, Panel) else None
+        if later is not None:
+            plan.check(later)
         if isinstance(val, str):
             windows = np.maximum(panel.lengths - self.horizon - plan.layout.lookback, 0).sum()
             kept = np.maximum(panel.lengths - 2 * self.horizon - plan.layout.lookback, 0).sum()
@@ -197,12 +201,18 @@ class Fitting:
         -------
         Forecaster
             Itself.
+
+        Raises
+        ------
+        ValueError, TypeError
+            If the data do not fit; the forecaster is then as before.
         """
         engine = self._fitted()
         passes = number("epochs", epochs, 0)
         rate = number("learning_rate", learning_rate, 0, open_low=True)
         new = self._reader.read(y, past, future, static, self._panel)
         panel = self._panel.append(new)
+        engine.plan.check(new)
         if passes:
             engine.fit_more(panel, epochs=passes, learning_rate=rate, seed=self.seed, verbose=loud(verbose))
             self._trained_until = panel.ends

@@ -110,7 +110,15 @@ def is_time(series: nw.Series) -> bool:
     if series.dtype == nw.Object:
         item = next((item for item in series.head(100).to_list() if item is not None), None)
         return isinstance(item, datetime.date)
-    return series.dtype in (nw.Datetime, nw.Date)
+    return series.dtype in (nw.Datetime, nw.Date) or _zoned(series) is not None
+
+
+def _zoned(series: nw.Series) -> Any:
+    """The type of a pandas column of times whose zone narwhals cannot tell, as America/New_York; else None."""
+    import narwhals as nw
+
+    native = getattr(series.to_native(), "dtype", None) if series.dtype == nw.Unknown else None
+    return native if getattr(native, "tz", None) is not None and hasattr(native, "unit") else None
 
 
 def resolve(frame: nw.DataFrame, columns: Columns, listed: Sequence[str]) -> Columns:
@@ -208,7 +216,7 @@ def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> T
         raise TypeError(
             f"time: column {name!r} holds strings such as {series[0]!r}; parse them, as with pandas.to_datetime"
         )
-    dates = series.dtype in (nw.Datetime, nw.Date) or is_time(series)
+    dates = is_time(series)
     if not (dates or series.dtype.is_integer()):
         raise TypeError(f"time: column {name!r} is of type {series.dtype}; cast it to datetimes, dates or integers")
     _refuse_null("time", name, series.is_null().to_numpy())
@@ -237,8 +245,14 @@ def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> T
 
 
 def _datetimes(name: str, series: nw.Series, spec: FrameSpec | None) -> Times:
-    dtype: Any = series.dtype
-    zone, unit = dtype.time_zone, dtype.time_unit
+    import narwhals as nw
+
+    dtype, odd = series.dtype, _zoned(series)
+    if odd is None:
+        zone, unit = dtype.time_zone, dtype.time_unit
+    else:
+        zone, unit = str(odd.tz), odd.unit
+        series = nw.from_native(series.to_native().dt.tz_convert("UTC"), series_only=True)
     if spec is not None and (zone is None) != (spec.zone is None):
         wanted = f"in the fit they had the zone {spec.zone}" if spec.zone else "in the fit they had none"
         raise ValueError(f"time: column {name!r} has the time zone {zone}, {wanted}; give times of the same kind")
@@ -288,13 +302,10 @@ def read_numbers(argument: str, name: str, series: nw.Series) -> np.ndarray | li
         return series.to_numpy()
     if series.dtype.is_numeric() or series.dtype == nw.Boolean:
         return series.cast(nw.Float64).to_numpy()
-    if series.dtype == nw.String:
-        return series.to_list()
-    if series.dtype in (nw.Categorical, nw.Enum):
+    if series.dtype in (nw.String, nw.Categorical, nw.Enum, nw.Object):
         null = series.is_null().to_list()
-        return [None if lost else item for lost, item in zip(null, series.cast(nw.String).to_list(), strict=True)]
-    if series.dtype == nw.Object:
-        return [None if item is not None and item != item else item for item in series.to_list()]
+        labels = series if series.dtype == nw.Object else series.cast(nw.String)
+        return [None if lost or item != item else item for lost, item in zip(null, labels.to_list(), strict=True)]
     raise TypeError(
         f"{argument}: column {name!r} is of type {series.dtype}; give a column of numbers, of booleans or of strings"
     )

@@ -14,6 +14,7 @@ from elman.forecasting.panel import Panel
 from elman.forecasting.paths import paths
 from elman.forecasting.targets import scaled_up
 from elman.forecasting.training import Batches, Budget, compiled, outputs, progress, side_by_side, train
+from elman.forecasting.transform import Transform
 from elman.model import Sequential
 from elman.schedules import PiecewiseConstantDecay
 
@@ -79,13 +80,17 @@ class Engine:
         behind.
         """
         plan = self.plan
-        source = self.source(panel)
-        index = Index(source, leave)
-        if len(index) == 0:
+        whole = self.source(panel)
+        # Short windows reach to the end of their series.
+        source = self.source(panel.until(panel.ends - leave)) if leave else whole
+        index = Index(source)
+        if not _learns(source):
+            kept_back = f" before the last {leave}, which val keeps back" if leave else ""
             raise ValueError(
                 "y: no series has a value to learn from; at least one needs an observed value after its first row"
+                f"{kept_back}"
             )
-        validated = self._validated(source, leave, later, panel)
+        validated = self._validated(whole, leave, later, panel)
 
         def job(k: int, model: Sequential, bar: Any) -> dict[str, list[float]]:
             batches = Batches(source, plan.target, plan.body, index=index, seed=seed + k, size=budget.batch_size)
@@ -127,16 +132,30 @@ class Engine:
         """Train on with a constant rate; the optimizers keep their states."""
         index = Index(self.source(panel))
         steps = max(1, round(epochs * len(index) / self.plan.budget.batch_size))
-        for model in self.members:
-            model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
         budget = Budget(steps, self.plan.budget.batch_size, learning_rate)
-        self.fit(panel, budget=budget, seed=seed, verbose=verbose)
+        before = [(m._vector.values.copy(), m.optimizer.state(), m.optimizer._schedule) for m in self.members]
+        try:
+            for model in self.members:
+                model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
+            self.fit(panel, budget=budget, seed=seed, verbose=verbose)
+        except BaseException:
+            for model, (values, state, schedule) in zip(self.members, before, strict=True):
+                model._vector.values[:] = values
+                model.optimizer.set_state(state)
+                model.optimizer.learning_rate = schedule
+            raise
 
     # ---- forecasts
 
-    def source(self, panel: Panel, future: np.ndarray | None = None) -> Source:
-        """A panel ready to be cut into windows, with the known covariates behind it."""
-        return Source(self.plan.layout, panel, self.plan.transform, future, self.plan.places)
+    def source(self, panel: Panel, future: np.ndarray | None = None, *, others: bool = False) -> Source:
+        """A panel ready to be cut into windows, with the known covariates behind it.
+
+        `others`: its ids are no names, so that what was learned of the series of the fit does not apply.
+        """
+        plan = self.plan
+        if others:
+            return Source(plan.layout, panel, Transform(plan.transform.log, plan.transform.period), future)
+        return Source(plan.layout, panel, plan.transform, future, plan.places)
 
     @property
     def stepwise(self) -> bool:
@@ -190,7 +209,8 @@ class Engine:
         rng = np.random.default_rng([seed, 3]) if random else None
         drawn = paths(model, target, source, series, origins, rng, count or (_PATHS if random else 1))
         place = source.gather(series, origins).place
-        return np.moveaxis(source.original(np.moveaxis(drawn, 1, 2), place, series, origins), 2, 1)
+        found = np.moveaxis(source.original(np.moveaxis(drawn, 1, 2), place, series, origins), 2, 1)
+        return np.rint(found) if random and target.counts else found
 
     def sample(self, source: Source, series: np.ndarray, origins: np.ndarray, count: int, seed: int) -> np.ndarray:
         """Paths (N, count, H), shared out among the members."""
@@ -206,6 +226,13 @@ class Engine:
             if n
         ]
         return np.concatenate(parts, axis=1)
+
+
+def _learns(source: Source) -> bool:
+    """Whether a value is observed behind the first row of a series, where all windows have targets."""
+    seen = ~np.isnan(source.values)
+    seen[source.offsets[:-1][source.lengths > 0]] = False
+    return bool(seen.any())
 
 
 def _shaped(model: Sequential, plan: Plan, seed: int, rows: int) -> Sequential:

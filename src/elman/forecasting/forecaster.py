@@ -141,17 +141,18 @@ class Forecaster(Fitting):
         """
         engine = self._fitted()
         panel, ahead = self._read(y, past, future, static)
-        source = engine.source(panel, ahead)
+        engine.plan.check(panel)
+        source = engine.source(panel, ahead, others=self._others(y))
         series, origins = source.ends()
         levels = [] if quantiles is None else _fractions("quantiles", quantiles, 1)
         found = engine.forecast(source, series, origins, levels, self.seed)
         values = {"hat": found.point}
-        values |= {f"q{q:.12g}": found.quantiles[..., k] for k, q in enumerate(levels)}
+        values |= {f"q{q:g}": found.quantiles[..., k] for k, q in enumerate(levels)}
         if interval is not None:
             values |= self._intervals(found.point, panel, interval)
         if quantiles is not None and self._reader.form != "frame" and interval is None:
-            values = {k: v for k, v in values.items() if k != "hat"} or values
-        return self._reader.write(panel, values)
+            values.pop("hat")
+        return self._reader.write(panel, values, stacked=bool(levels or interval is not None))
 
     def _read(self, y: Any, past: Any, future: Any, static: Any) -> tuple[Panel, np.ndarray | None]:
         """A panel and its known covariates ahead."""
@@ -160,17 +161,33 @@ class Forecaster(Fitting):
             for name, value in (("past", past), ("static", static)):
                 if value is not None:
                     raise ValueError(f"{name}: belongs to other series; give y too")
+            self._kept()
             return self._panel, reader.future_rows(future, self._panel, self.horizon)
         if reader.form == "frame" or future is None:
             panel = reader.read(y, past, None, static, self._panel)
             return panel, reader.future_rows(future, panel, self.horizon)
         return reader.read_ahead(y, past, future, static, self._panel, self.horizon)
 
+    def _others(self, y: Any) -> bool:
+        """Whether series are given without names, so that they may be others than those of the fit."""
+        return y is not None and self._reader.form not in ("frame", "dict")
+
+    def _kept(self) -> Panel:
+        """The series of `fit`; ValueError for one whose rows were not saved."""
+        empty = np.flatnonzero(self._panel.lengths == 0)
+        if empty.size:
+            raise ValueError(
+                f"y: the forecaster was saved with history=False and has no rows of id {self._panel.ids[empty[0]]!r}; "
+                "give y, or update(y) first"
+            )
+        return self._panel
+
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
         values = {}
-        for level in np.atleast_1d(interval).tolist():
-            low, high = self._around(point, level, _sizes(panel))
-            values |= {f"lo{level:.12g}": low, f"hi{level:.12g}": high}
+        given = interval if isinstance(interval, str) or np.ndim(interval) else [interval]
+        for share in _fractions("interval", given, 100):
+            low, high = self._around(point, 100 * share, _sizes(panel))
+            values |= {f"lo{100 * share:g}": low, f"hi{100 * share:g}": high}
         return values
 
     def intervals(self, result: Backtest, level: float) -> tuple[np.ndarray, np.ndarray]:
@@ -227,7 +244,8 @@ class Forecaster(Fitting):
         """
         engine, count = self._fitted(), checks.integer("n", n)
         panel, ahead = self._read(y, past, future, static)
-        source = engine.source(panel, ahead)
+        engine.plan.check(panel)
+        source = engine.source(panel, ahead, others=self._others(y))
         chosen_seed = self.seed if seed is None else checks.integer("seed", seed, 0)
         drawn = engine.sample(source, *source.ends(), count, chosen_seed)
         return self._reader.write_samples(panel, drawn)
@@ -276,14 +294,17 @@ class Forecaster(Fitting):
             As in `fit`, or if no series has a window.
         """
         engine = self._fitted()
-        panel = self._panel if y is None else self._reader.read(y, past, future, static, self._panel)
+        panel = self._kept() if y is None else self._reader.read(y, past, future, static, self._panel)
+        engine.plan.check(panel)
         count = checks.integer("windows", windows)
         stride = self.horizon if step is None else checks.integer("step", step)
-        levels = _fractions("quantiles", quantiles, 1) if len(quantiles) else []
+        none = quantiles is None or (np.ndim(quantiles) == 1 and not len(quantiles))
+        levels = [] if none else _fractions("quantiles", quantiles, 1)
         if refit is False:
             return backtest(
-                engine, panel, count, stride, levels, self._reader, seed=self.seed, trained=self._until(panel)
-            )
+                engine, panel, count, stride, levels, self._reader, seed=self.seed, trained=self._until(panel),
+                others=self._others(y),
+            )  # fmt: skip
         every = 1 if refit is True else checks.integer("refit", refit)
         fresh = lambda cut: self._trained(cut, None, loud(verbose))
         return refitted(fresh, panel, count, stride, levels, self._reader, every, self)
@@ -324,9 +345,11 @@ def _fractions(argument: str, given: Any, whole: float) -> list[float]:
     """Numbers between 0 and `whole`, as fractions of it."""
     if isinstance(given, (str, bytes)) or np.ndim(given) != 1 or not len(given):
         raise ValueError(f"{argument}: expected one or more numbers between 0 and {whole:g}, got {given!r}")
+    if len({f"{v:g}" for v in given if isinstance(v, (int, float))}) < sum(isinstance(v, (int, float)) for v in given):
+        raise ValueError(f"{argument}: expected different numbers, of six digits at most, got {given!r}")
     found = [number(argument, v, 0, whole, open_low=True) for v in given]
-    if whole in found or len(set(found)) < len(found):
-        raise ValueError(f"{argument}: expected different numbers between 0 and {whole:g}, got {given!r}")
+    if whole in found:
+        raise ValueError(f"{argument}: expected numbers between 0 and {whole:g}, got {given!r}")
     return [v / whole for v in found]
 
 

@@ -152,7 +152,8 @@ def standardised(table: np.ndarray, covariates: Sequence[Covariate]) -> np.ndarr
     """The columns of a table by their covariates' mean and deviation; codes stay as they are."""
     mean = np.array([c.mean for c in covariates], np.float64)
     deviation = np.array([c.deviation for c in covariates], np.float64)
-    return np.ascontiguousarray((table - mean) / deviation, np.float32).reshape(len(table), len(covariates))
+    scaled = np.clip((table - mean) / deviation, -kernel.MOST, kernel.MOST)
+    return np.ascontiguousarray(scaled, np.float32).reshape(len(table), len(covariates))
 
 
 class Source:
@@ -219,15 +220,20 @@ class Source:
         return table, starts
 
     def _dates(self) -> tuple[np.ndarray, np.ndarray]:
-        """The calendar of all times from the first to the last with H more, and the row of each series' begin."""
-        first = self.panel.first - self.panel.first.min()
+        """The calendar of all times of the series with H more, and the row of each series' begin."""
+        start, horizon = self.panel.first.min(), self.layout.horizon
+        at = self.panel.first - start
         if not self.layout.calendar:
-            return np.empty((0, 0), np.float32), first
-        count = int((first + self.lengths).max()) + self.layout.horizon
+            return np.empty((0, 0), np.float32), at
+        count, rows = int((at + self.lengths).max()) + horizon, self.lengths + horizon
+        if rows.sum() < count:  # far apart: each series has its own part of the table
+            at = np.cumsum(rows) - rows
+            ticks = np.arange(rows.sum()) + np.repeat(self.panel.first - at, rows)
+        else:
+            ticks = start + np.arange(count)
         grid = self.panel.grid
-        times = grid.times(self.panel.first.min() + np.arange(count))
-        names, table = calendar_columns(times, grid.seconds)
-        return np.ascontiguousarray(table[:, [names.index(n) for n in self.layout.calendar]]), first
+        names, table = calendar_columns(grid.times(ticks), grid.seconds)
+        return np.ascontiguousarray(table[:, [names.index(n) for n in self.layout.calendar]]), at
 
     def gather(self, series: np.ndarray, origins: np.ndarray) -> Gathered:
         """The windows with these series and origins."""
@@ -264,13 +270,10 @@ class Index:
     Parameters
     ----------
     source : Source
-    leave : int
-        Rows at the end of each series that no target may lie in.
     """
 
-    def __init__(self, source: Source, leave: int = 0) -> None:
-        layout = source.layout
-        lengths = source.lengths - leave
+    def __init__(self, source: Source) -> None:
+        layout, lengths = source.layout, source.lengths
         last = np.maximum(lengths - layout.horizon, np.minimum(lengths - 1, 1))
         # Long series need no padding; short ones begin where a season has been seen.
         few = last < 2 * layout.lookback

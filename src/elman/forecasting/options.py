@@ -25,6 +25,9 @@ FEW_WINDOWS = 1000
 # Measured on AirPassengers (73 windows) and M4 hourly (250,000): CONTRIBUTING, "Decisions".
 _MOST_STEPS, _MOST_PASSES = 1500, 50
 
+# Beyond it counts cannot be drawn.
+_COUNT = 1e15
+
 
 def check(options: dict[str, Any]) -> None:
     """TypeError or ValueError for the first option of a Forecaster that is out of range."""
@@ -46,6 +49,7 @@ def check(options: dict[str, Any]) -> None:
     if options["calendar"] != "auto":
         checks.flag("calendar", options["calendar"])
     _check_season(options["season"])
+    _check_quantiles(options["quantiles"])
     if not 0 <= number("dropout", options["dropout"], 0) < 1:
         raise ValueError(f"dropout: expected a fraction from 0 to below 1, got {options['dropout']!r}")
     number("learning_rate", options["learning_rate"], 0, open_low=True)
@@ -56,25 +60,53 @@ def check(options: dict[str, Any]) -> None:
     model = options["model"]
     if model is not None and not isinstance(model, Sequential):
         raise TypeError(f"model: expected an elman.Sequential, got {type(model).__name__}")
-    if options["scale"] == "revin" and (options["loss"] not in ("mae", "mse", "huber", "quantile") or model):
+    if model is not None and options["head"] not in ("auto", "direct"):
+        raise ValueError(f"head: a model of your own takes the place of head={options['head']!r}; leave head='auto'")
+    if options["scale"] == "revin":
+        _check_revin(options)
+
+
+def _check_revin(options: dict[str, Any]) -> None:
+    if options["loss"] not in ("mae", "mse", "huber", "quantile"):
         raise ValueError(f"scale: 'revin' goes with the losses mae, mse, huber and quantile, not {options['loss']!r}")
+    if options["head"] == "recursive":
+        raise ValueError("scale: 'revin' needs whole windows, not head='recursive'; use 'direct', 'segment' or 'auto'")
+    if options["model"] is not None:
+        raise ValueError("scale: 'revin' is a part of the forecaster's own models; use 'standard' with model=")
+
+
+_LONGEST = 1_000_000_000
+"""Longest season that is taken."""
+
+
+def _lengths(season: Any) -> list[Any]:
+    return list(season) if isinstance(season, (tuple, list, np.ndarray)) and np.ndim(season) else [season]
 
 
 def _check_season(season: Any) -> None:
-    if season is None or season == "auto":
+    if season is None or (isinstance(season, str) and season == "auto"):
         return
-    for length in season if isinstance(season, (tuple, list)) else [season]:
-        checks.integer("season", length)
+    for length in _lengths(season):
+        if checks.integer("season", length) > _LONGEST:
+            raise ValueError(f"season: expected at most {_LONGEST:,} steps, got {length}")
+
+
+def _check_quantiles(quantiles: Any) -> None:
+    if isinstance(quantiles, (str, bytes)) or np.ndim(quantiles) != 1 or not len(quantiles):
+        raise ValueError(f"quantiles: expected one or more numbers between 0 and 1, got {quantiles!r}")
+    found = [number("quantiles", q, 0, 1, open_low=True) for q in quantiles]
+    if 1.0 in found or len(set(found)) < len(found):
+        raise ValueError(f"quantiles: expected different numbers between 0 and 1, got {quantiles!r}")
 
 
 def _seasons(season: Any, panel: Panel) -> tuple[int, ...]:
     """Lengths of the seasons, longest first; none where there is none."""
     if season is None:
         return ()
-    if season == "auto":
+    if isinstance(season, str):
         found = season_lengths(panel.values, panel.offsets, panel.grid.seconds)
     else:
-        found = season if isinstance(season, (tuple, list)) else [season]
+        found = _lengths(season)
     return tuple(sorted((int(m) for m in found if m > 1), reverse=True))
 
 
@@ -102,10 +134,25 @@ class Plan:
             options["transform"] == "log1p", min(self.seasons) if options["deseasonalize"] and self.seasons else 1
         )
         scale = self._scale(options, panel)
+        self.check(panel)
         self.layout = self._layout(options, panel, head, lookback, scale)
         self.places = places(self.layout, panel, self.transform)
         self.body = self._body(options, head, panel)
         self.budget = self._budget(options, windows)
+
+    def check(self, panel: Panel) -> None:
+        """ValueError for values that the loss or the transform is not made for; names id and time."""
+        self.transform.check(panel)
+        if not self.target.counts:
+            return
+        values = panel.values
+        bad = np.flatnonzero(~np.isnan(values) & ((values < 0) | (values > _COUNT) | (values != np.floor(values))))
+        if bad.size:
+            who, when = panel.where(int(bad[0]))
+            raise ValueError(
+                f"loss: a loss of counts needs whole numbers from 0 to {_COUNT:g}, but {bad.size} values are others,"
+                f" the first of id {who!r} at {when}: {values[bad[0]]:g}; take another loss, such as 'normal'"
+            )
 
     def _lookback(self, horizon: int, longest: int) -> int:
         """Two horizons, if these are short, and every season; at most what most windows of the data have."""
@@ -123,11 +170,6 @@ class Plan:
                 raise ValueError(f"scale: loss={options['loss']!r} scales by the mean itself; leave scale='auto'")
             if self.transform.log or self.transform.period > 1:
                 raise ValueError(f"transform: loss={options['loss']!r} needs the counts as they are; leave it out")
-            values = panel.values[~np.isnan(panel.values)]
-            if (values < 0).any() or (values != np.floor(values)).any():
-                raise ValueError(
-                    f"loss: {options['loss']!r} is for counts, whole numbers from 0 on; the data hold others"
-                )
             return "counts"
         if options["scale"] != "auto":
             return "none" if options["scale"] is None else options["scale"]

@@ -115,13 +115,11 @@ class Panel:
         lengths = np.minimum(self.lengths, rows)
         return replace(self._rows(self.offsets[1:] - lengths, lengths), first=self.ends - lengths)
 
-    def before(self, series: np.ndarray, origins: np.ndarray, rows: int) -> Panel:
-        """For every window, a series of the `rows` rows before its origin."""
-        lengths = np.minimum(origins, rows)
-        begins = origins - lengths
+    def before(self, series: np.ndarray, origins: np.ndarray) -> Panel:
+        """For every window, a series of the rows before its origin."""
         return replace(
-            self._rows(self.offsets[series] + begins, lengths), ids=[self.ids[i] for i in series],
-            first=self.first[series] + begins, static=self.static[series],
+            self._rows(self.offsets[series], origins), ids=[self.ids[i] for i in series], first=self.first[series],
+            static=self.static[series],
         )  # fmt: skip
 
     def _rows(self, starts: np.ndarray, lengths: np.ndarray) -> Panel:

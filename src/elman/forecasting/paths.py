@@ -6,6 +6,7 @@ import numpy as np
 
 from elman.forecasting.layout import Source
 from elman.forecasting.targets import Target, scaled_up
+from elman.kernels.windows import MOST
 from elman.model import Sequential
 
 _ROWS = 2048
@@ -37,15 +38,16 @@ def _run(
     found = source.gather(np.repeat(series, count), np.repeat(origins, count))
     x, scale, back = found.x, found.place[:, 1], layout.lookback
     drawn = np.empty((len(x), layout.horizon), np.float32)
+    read = np.empty_like(drawn)
     with model.lock:
         model.reset_states("stream")
         for k in range(layout.horizon):
             row = back + k
             if k:
-                x[:, row, 0], x[:, row, 1] = drawn[:, k - 1], 1
+                x[:, row, 0], x[:, row, 1] = read[:, k - 1], 1
                 for j, lag in enumerate(layout.lags):
                     if lag <= k:
-                        x[:, row, 2 + j] = drawn[:, k - lag]
+                        x[:, row, 2 + j] = read[:, k - lag]
             piece = slice(0 if k == 0 else row, row + 1)
             mask = None if k or found.mask.all() else found.mask[:, piece]
             out = model.stream_step(x[:, piece], mask=mask)[:, -1]
@@ -53,6 +55,7 @@ def _run(
             if layout.seasons and layout.seasons[0] <= k:
                 base = drawn[:, k - layout.seasons[0]]
             drawn[:, k] = _step(target, out, scale, rng) + base
+            read[:, k] = np.clip(drawn[:, k], -MOST, MOST)
         model.reset_states("stream")
     return drawn.reshape(len(series), count, layout.horizon)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -39,7 +40,8 @@ class Reader:
             return cls(_form(y), multivariate), _with_channels(panel)
         if multivariate:
             raise ValueError("multivariate: a frame holds one series per id; give an array (T, channels)")
-        panel, spec, ignored = tables.from_frame(y, columns, past or (), future or (), static or ())
+        named = (() if names is None else names for names in (past, future, static))
+        panel, spec, ignored = tables.from_frame(y, columns, *named)
         if ignored:
             warnings.warn(
                 f"y: the columns {', '.join(map(repr, ignored))} are not used; name them in past=, future= or static=",
@@ -76,15 +78,15 @@ class Reader:
         self, y: Any, past: Any, future: Any, static: Any, like: Panel, horizon: int
     ) -> tuple[Panel, np.ndarray]:
         """Arrays with covariates of T + H rows, known ahead: a panel, and the covariates behind it (S, H, K)."""
-        panel = arrays.from_arrays(y, self.multivariate, past, None, static, like=like)
+        if tables.is_frame(y):
+            raise TypeError(f"y: the forecaster was fitted to arrays, got {type(y).__name__}; give the same kind")
+        panel = arrays.from_arrays(y, self.multivariate)
         shared = isinstance(y, np.ndarray) and y.ndim == 2
         parts = arrays.split_future(future, panel, horizon, shared)
         known = {label: part[:-horizon] for label, part in parts.items()}
         ahead = {label: part[-horizon:] for label, part in parts.items()}
-        if self.form != "dict" and len(known) == 1:
-            known = known[0]
-        elif self.form != "dict":
-            known = list(known.values())
+        if not isinstance(y, Mapping):
+            known = list(known.values()) if len(known) > 1 else known[0]
         panel = self.read(y, past, known, static, like)
         return panel, arrays.future_array(ahead, panel, horizon)
 
@@ -110,18 +112,19 @@ class Reader:
 
     # ---- out
 
-    def write(self, panel: Panel, values: dict[str, np.ndarray]) -> Any:
-        """Forecasts (S, H) behind the series of a panel, as the data came: a frame, or arrays."""
+    def write(self, panel: Panel, values: dict[str, np.ndarray], *, stacked: bool = False) -> Any:
+        """Forecasts (S, H) behind the series of a panel, as the data came: a frame, or arrays, `stacked` (S, H, n)."""
         if self.form == "frame":
             ticks = panel.ends[:, None] + np.arange(next(iter(values.values())).shape[1])
             return self._frame(panel, panel.ids, ticks, self._named(values))
-        stacked = [v[0] if self.form == "vector" else v for v in values.values()]
-        return stacked[0] if len(stacked) == 1 else np.stack(stacked, axis=-1)
+        single = self.form == "vector" and len(panel) == 1
+        parts = [v[0] if single else v for v in values.values()]
+        return np.stack(parts, axis=-1) if stacked else parts[0]
 
     def write_samples(self, panel: Panel, drawn: np.ndarray) -> Any:
         """Paths (S, n, H) behind the series of a panel."""
         if self.form != "frame":
-            return drawn[0] if self.form == "vector" else drawn
+            return drawn[0] if self.form == "vector" and len(panel) == 1 else drawn
         ticks = panel.ends[:, None, None] + np.broadcast_to(np.arange(drawn.shape[2]), drawn.shape)
         numbers = np.arange(drawn.shape[1])[:, None]
         return self._frame(panel, panel.ids, ticks, {"sample": numbers, self.spec.target: drawn})
@@ -163,9 +166,9 @@ class Reader:
 
 
 def _form(y: Any) -> str:
-    if isinstance(y, dict):
+    if isinstance(y, Mapping):
         return "dict"
-    if isinstance(y, (list, tuple)) and any(np.ndim(v) for v in y):
+    if isinstance(y, (list, tuple)) and any(arrays.nested(v) for v in y):
         return "list"
     return "vector" if np.ndim(y) == 1 else "matrix"
 

@@ -15,7 +15,7 @@ from elman.forecasting.engine import Engine
 from elman.forecasting.grid import Grid
 from elman.forecasting.layout import Layout
 from elman.forecasting.network import Body
-from elman.forecasting.options import Plan, places
+from elman.forecasting.options import Plan
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
 from elman.forecasting.targets import target
@@ -26,6 +26,15 @@ from elman.model import Sequential
 KIND = "Forecaster"
 
 _ROWS = ("values", "past", "known")
+
+
+def _plain(value: Any) -> Any:
+    """A value as JSON takes it: with Python's numbers."""
+    if isinstance(value, dict):
+        return {name: _plain(v) for name, v in value.items()}
+    if isinstance(value, (np.generic, np.ndarray)):
+        return value.tolist()
+    return [_plain(v) for v in value] if isinstance(value, (tuple, list)) else value
 
 
 def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dict[str, Any]]:
@@ -42,6 +51,8 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
             arrays |= {f"member/{k}/optimizer/{n}": v for n, v in model.optimizer.state().items()}
     if forecaster._conformal is not None:
         arrays |= {f"conformal/{name}": value for name, value in forecaster._conformal.arrays().items()}
+    transform, seasonal = plan.transform.state()
+    arrays |= {f"transform/{name}": value for name, value in seasonal.items()}
     params = forecaster.get_params()
     if isinstance(params["cell"], Cell):
         if CELLS.get(params["cell"].name) is not params["cell"]:
@@ -54,7 +65,8 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
         "layout": plan.layout.config(),
         "body": {**asdict(plan.body), "cell": params["cell"]},
         "budget": asdict(plan.budget),
-        "transform": {"log": plan.transform.log, "period": plan.transform.period},
+        "transform": transform,
+        "places": [[label, *place] for label, place in plan.places.items()],
         "seasons": plan.seasons,
         "few": bool(plan.few),
         "seed": engine.seed,
@@ -62,13 +74,18 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
         "draws": [model._draws for model in engine.members],
         "reader": forecaster._reader.config(),
         "grid": panel.grid.config(),
-        "ids": [i.item() if isinstance(i, np.generic) else i for i in panel.ids],
+        "ids": panel.ids,
         "names": {"past": panel.past_names, "known": panel.known_names, "static": panel.static_names},
         "categories": panel.categories,
         "channels": panel.channels,
         "target": panel.target,
     }
-    return header, arrays
+    return _plain(header), arrays
+
+
+def _under(prefix: str, arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays whose names begin with a prefix, without it."""
+    return {name.removeprefix(prefix): value for name, value in arrays.items() if name.startswith(prefix)}
 
 
 def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarray]) -> None:
@@ -85,13 +102,12 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     )
     plan = Plan.__new__(Plan)
     plan.layout, plan.body = Layout.from_config(header["layout"]), Body(**header["body"])
-    plan.budget, plan.transform = Budget(**header["budget"]), Transform(**header["transform"])
+    plan.budget = Budget(**header["budget"])
+    plan.transform = Transform.from_state(header["transform"], _under("transform/", arrays))
+    plan.places = {label: (shift, scale) for label, shift, scale in header["places"]}
     plan.seasons, plan.few = tuple(header["seasons"]), header["few"]
     plan.target = target(forecaster.loss, forecaster.quantiles)
     members = sum(name.endswith("/parameters") for name in arrays)
-    trained = panel.until(arrays["trained_until"])
-    plan.transform.learn(trained)
-    plan.places = places(plan.layout, trained, plan.transform)
     engine = Engine(plan, header["seed"], members, forecaster.model)
     engine.history = header["history"]
     for k, model in enumerate(engine.members):
@@ -99,10 +115,9 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
         if values.shape != model._vector.values.shape:
             raise ValueError(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
         model._vector.values[:] = values
-        prefix = f"member/{k}/optimizer/"
         model._ready_optimizer()
-        model.optimizer.set_state({n.removeprefix(prefix): v for n, v in arrays.items() if n.startswith(prefix)})
-    found = {n.removeprefix("conformal/"): v for n, v in arrays.items() if n.startswith("conformal/")}
+        model.optimizer.set_state(_under(f"member/{k}/optimizer/", arrays))
+    found = _under("conformal/", arrays)
     forecaster._reader, forecaster._panel, forecaster._engine = Reader.from_config(header["reader"]), panel, engine
     forecaster._trained_until = arrays["trained_until"]
     forecaster._conformal = Conformal.from_arrays(found) if found else None

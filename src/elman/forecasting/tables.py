@@ -144,6 +144,8 @@ def from_frame_like(frame: Any, panel: Panel, spec: FrameSpec) -> Table:
 
 
 def _names(argument: str, names: Sequence[str] | str) -> tuple[str, ...]:
+    if not isinstance(names, (str, list, tuple)):
+        raise TypeError(f"{argument}: expected names of columns, got {type(names).__name__}")
     found = (names,) if isinstance(names, str) else tuple(names)
     odd = next((name for name in found if not isinstance(name, str)), None)
     if odd is not None:

@@ -60,7 +60,7 @@ class Point(Target):
 
 
 class Quantiles(Target):
-    """Some quantiles per step, sorted, so that they never cross; the point forecast is the median."""
+    """Some quantiles per step, sorted, so that they never cross; the point forecast is the median, or the nearest."""
 
     def __init__(self, levels: Sequence[float]) -> None:
         self.levels = np.array(levels, np.float64)
@@ -68,7 +68,7 @@ class Quantiles(Target):
         self.loss = losses.Quantile(tuple(levels))
 
     def point(self, out: np.ndarray) -> np.ndarray:
-        return self.quantiles(out, [0.5])[..., 0]
+        return self.quantiles(out, [min(max(0.5, self.levels.min()), self.levels.max())])[..., 0]
 
     def quantiles(self, out: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Those trained for; between them by linear interpolation."""

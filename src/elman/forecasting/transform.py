@@ -10,6 +10,8 @@ import numpy as np
 from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
 
+_MOST = float(np.finfo(np.float32).max)
+
 
 @dataclass
 class Transform:
@@ -42,8 +44,13 @@ class Transform:
                 self._known[label] = Seasonal.fit(plain[a:b], self.period), int(panel.first[i])
 
     def _logged(self, panel: Panel) -> np.ndarray:
+        self.check(panel)
+        return np.log1p(panel.values) if self.log else panel.values
+
+    def check(self, panel: Panel) -> None:
+        """ValueError for values that have no logarithm; names id and time."""
         if not self.log:
-            return panel.values
+            return
         with np.errstate(invalid="ignore"):
             bad = np.flatnonzero(panel.values <= -1)
         if bad.size:
@@ -52,7 +59,6 @@ class Transform:
                 f"transform: log1p needs values above -1, but {bad.size} are not, the first of id {label!r} at {when}: "
                 f"{panel.values[bad[0]]:g}; leave transform=None"
             )
-        return np.log1p(panel.values)
 
     def forward(self, panel: Panel) -> tuple[np.ndarray, Components | None]:
         """The values transformed, float32 (n,), and the seasonal components that were subtracted."""
@@ -67,7 +73,29 @@ class Transform:
                 found = Seasonal.fit(plain[a:b], self.period), int(panel.first[i])
             parts.append((found[0], int(panel.first[i]) - found[1]))
             plain[a:b] -= _component(*parts[-1], 0, b - a)
-        return plain.astype(np.float32), Components(parts)
+        return np.clip(plain, -_MOST, _MOST).astype(np.float32), Components(parts)
+
+    def state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """JSON values and arrays; `from_state` reads them."""
+        found = list(self._known.values())
+        patterns = [seasonal.patterns for seasonal, _ in found] or [np.zeros((0, self.period))]
+        arrays = {
+            "patterns": np.concatenate(patterns),
+            "counts": np.array([len(seasonal.patterns) for seasonal, _ in found], np.int64),
+            "first": np.array([first for _, first in found], np.int64),
+        }
+        return {"log": self.log, "period": self.period, "ids": list(self._known)}, arrays
+
+    @classmethod
+    def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Transform:
+        """The transform that `state` described."""
+        period = config["period"]
+        parts = np.split(arrays["patterns"], np.cumsum(arrays["counts"])[:-1]) if config["ids"] else []
+        known = {
+            label: (Seasonal(period, False, part), int(first))
+            for label, part, first in zip(config["ids"], parts, arrays["first"], strict=True)
+        }
+        return cls(config["log"], period, known)
 
     def backward(
         self, values: np.ndarray, components: Components | None, series: np.ndarray, origins: np.ndarray

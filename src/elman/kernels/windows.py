@@ -8,8 +8,10 @@ Columns of x, in this order: the value, whether it is observed, the lags; the pa
 observed, the calendar, the known covariates, the static ones.
 
 A *direct* window knows nothing behind its origin: its values end there, and a lag of s steps is taken as many whole
-times as leads before it. A *stepwise* one (``back = L``) reads at every row the value of the row before, as a model
-that forecasts one step after another does, and has targets at all rows.
+times as leads before it. A *stepwise* one (``back = L``) reads at every row the value and the past covariates of the
+row before, as a model that forecasts one step after another does, and has targets at all rows.
+
+Scaled values are cut, so that none is infinite and no square of one is.
 """
 
 from __future__ import annotations
@@ -24,6 +26,10 @@ value and the scale of its series; by 1 + the mean of |y|."""
 
 # A deviation counts as at least this share of the mean of |y|: a window that is nearly constant is not blown up.
 _FLOOR = 1e-3
+
+# Where scaled values and targets are cut, and where the naive forecast is: what a model reads is squared in float32,
+# the naive forecast is only added.
+MOST, LARGEST = 1e12, 3e38
 
 
 @helper
@@ -56,6 +62,12 @@ def _scaling(kind, values, start, lo, hi, shift, scale):
 
 
 @helper
+def _scaled(value, shift, scale, most):
+    """A value by shift and scale, at most `most` from 0."""
+    return np.float32(min(max((np.float64(value) - shift) / scale, -most), most))
+
+
+@helper
 def _earlier(values, start, row, step, period):
     """The row of the nearest value that is `step` plus whole periods before `row`; -1 if there is none."""
     r = row - step
@@ -80,11 +92,11 @@ def _naive(values, start, length, row, lead, stepwise, seasons):
 
 
 @helper
-def _covariates(x, i, t, c, start, row, length, past_row, s, past, calendar, at, known, known_at, static):
-    """Columns from c on of row t."""
+def _covariates(x, i, t, c, start, row, seen_row, length, s, past, calendar, at, known, known_at, static):
+    """Columns from c on of row t, with the past covariates of `seen_row`; -1 for none."""
     p = past.shape[1]
     for j in range(p):
-        v = past[start + row, j] if past_row and 0 <= row < length else np.float32(np.nan)
+        v = past[start + seen_row, j] if 0 <= seen_row < length else np.float32(np.nan)
         seen = v == v
         x[i, t, c + j] = v if seen else np.float32(0)
         x[i, t, c + p + j] = np.float32(1) if seen else np.float32(0)
@@ -117,17 +129,18 @@ def _window(
         # The row whose value stands here.
         r = row - 1 if stepwise else row
         seen = 0 <= r < length and (stepwise or lead < 0) and values[start + r] == values[start + r]
-        x[i, t, 0] = np.float32((np.float64(values[start + r]) - shift) / scale) if seen else np.float32(0)
+        x[i, t, 0] = _scaled(values[start + r], shift, scale, MOST) if seen else np.float32(0)
         x[i, t, 1] = np.float32(1) if seen else np.float32(0)
         for j in range(lags.size):
             lag = lags[j]
             step = lag if stepwise or lead < 0 else lag * (lead // lag + 1)
-            r = row - step
-            there = 0 <= r < length and values[start + r] == values[start + r]
-            x[i, t, 2 + j] = np.float32((np.float64(values[start + r]) - shift) / scale) if there else np.float32(0)
+            q = row - step
+            there = 0 <= q < length and values[start + q] == values[start + q]
+            x[i, t, 2 + j] = _scaled(values[start + q], shift, scale, MOST) if there else np.float32(0)
         c = 2 + lags.size
+        seen_row = r if r < origin else np.int64(-1)
         _covariates(
-            x, i, t, c, start, row, length, lead < 0, s, past, calendar, calendar_at[s], known, known_at[s], static
+            x, i, t, c, start, row, seen_row, length, s, past, calendar, calendar_at[s], known, known_at[s], static
         )
         if scale_column >= 0:
             x[i, t, scale_column] = np.float32(np.log(scale))
@@ -137,10 +150,10 @@ def _window(
         naive = np.int64(-1)
         if seasons.size > 0 and row >= 0:
             naive = _naive(values, start, length, row, row - origin, stepwise, seasons)
-        base[i, j] = np.float32((np.float64(values[start + naive]) - shift) / scale) if naive >= 0 else np.float32(0)
+        base[i, j] = _scaled(values[start + naive], shift, scale, LARGEST) if naive >= 0 else np.float32(0)
         seen = 0 <= row < length and values[start + row] == values[start + row]
-        value = np.float32((np.float64(values[start + row]) - shift) / scale) if seen else np.float32(0)
-        y[i, j] = value - base[i, j] if seen else np.float32(0)
+        value = _scaled(values[start + row], shift, scale, LARGEST) if seen else np.float32(0)
+        y[i, j] = _scaled(value, np.float64(base[i, j]), 1.0, MOST) if seen else np.float32(0)
         w[i, j] = np.float32(1) if seen else np.float32(0)
 
 
