@@ -35,7 +35,8 @@ def _run(
     rng: np.random.Generator | None, count: int,
 ) -> np.ndarray:  # fmt: skip
     layout = source.layout
-    found = source.gather(np.repeat(series, count), np.repeat(origins, count))
+    begins = np.repeat(origins, count)
+    found = source.gather(np.repeat(series, count), begins)
     x, scale, back = found.x, found.place[:, 1], layout.lookback
     drawn = np.empty((len(x), layout.horizon), np.float32)
     read = np.empty_like(drawn)
@@ -51,13 +52,21 @@ def _run(
             piece = slice(0 if k == 0 else row, row + 1)
             mask = None if k or found.mask.all() else found.mask[:, piece]
             out = model.stream_step(x[:, piece], mask=mask)[:, -1]
-            base = found.base[:, row]
-            if layout.seasons and layout.seasons[0] <= k:
-                base = drawn[:, k - layout.seasons[0]]
-            drawn[:, k] = _step(target, out, scale, rng) + base
+            drawn[:, k] = _step(target, out, scale, rng) + _base(layout.seasons, found.base[:, row], drawn, k, begins)
             read[:, k] = np.clip(drawn[:, k], -MOST, MOST)
         model.reset_states("stream")
     return drawn.reshape(len(series), count, layout.horizon)
+
+
+def _base(seasons: tuple[int, ...], known: np.ndarray, drawn: np.ndarray, k: int, origins: np.ndarray) -> np.ndarray:
+    """What is added to step k (R,): `known` from a series' past, or a step drawn before, by the first season there."""
+    base, open_ = known.copy(), np.ones(len(known), bool)
+    for season in seasons:
+        if season <= k:
+            base[open_] = drawn[open_, k - season]
+            break
+        open_ &= origins + k < season  # no row that far back
+    return base
 
 
 def _step(target: Target, out: np.ndarray, scale: np.ndarray, rng: np.random.Generator | None) -> np.ndarray:
