@@ -427,7 +427,7 @@ CONFIGURED = [
 
 def test_every_layer_is_configured_here():
     assert {type(layer).__name__ for layer in CONFIGURED} == {
-        n for n, c in LAYERS.items() if c.__module__.startswith("elman.")
+        n for n, c in LAYERS.items() if c.__module__.startswith("elman.layers.")
     }
 
 

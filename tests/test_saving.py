@@ -104,7 +104,7 @@ def test_training_goes_on_with_the_same_bits(dtype, tmp_path):
     (x, y), model = data(), every_layer(dtype)
     # Embeddings take token ids: they have a model of their own below.
     assert {type(layer).__name__ for layer in model.layers} | {"Input", "Embedding", "EmbedColumns"} == {
-        n for n, c in LAYERS.items() if c.__module__.startswith("elman.")
+        n for n, c in LAYERS.items() if c.__module__.startswith("elman.layers.")
     }
     model.compile(
         optimizers.AdamW(0.01, global_clipnorm=1.0), losses.Huber(0.5), metrics=["mae"], weighted_metrics=["rmse"],

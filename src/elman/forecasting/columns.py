@@ -5,7 +5,6 @@ from __future__ import annotations
 import datetime
 import difflib
 import re
-import zoneinfo
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -280,6 +279,8 @@ def zone_rules(name: str) -> datetime.tzinfo:
     """The time zone of a name, or of a fixed offset such as "+02:00"."""
     fixed = re.fullmatch(r"(?:UTC)?([+-])(\d\d):?(\d\d)", name)
     if fixed is None:
+        import zoneinfo  # it loads sysconfig, which importing elman need not
+
         return zoneinfo.ZoneInfo(name)
     sign, hours, minutes = fixed.groups()
     offset = datetime.timedelta(hours=int(hours), minutes=int(minutes))
