@@ -19,9 +19,10 @@ import elman
 
 TRAIN, VALIDATE, TEST = 8640, 11520, 14400
 SETTINGS = {
-    "lookback": 96, "head": "segment", "segment": 24, "units": 128, "dropout": 0.5, "scale": "last-value", "season": 24,
+    "lookback": 96, "head": "segment", "segment": 24, "dropout": 0.5, "scale": "last-value", "season": None,
     "loss": "mae", "batch_size": 256, "learning_rate": 1e-3, "multivariate": True,
 }  # fmt: skip
+UNITS = {96: 128, 192: 256, 336: 128, 720: 128}
 
 
 def main() -> None:
@@ -38,7 +39,8 @@ def main() -> None:
         found = []
         for seed in range(options.seeds):
             begin = time.perf_counter()
-            forecaster = elman.Forecaster(horizon, epochs=options.epochs, seed=seed, **SETTINGS)
+            units = UNITS.get(horizon, 128)
+            forecaster = elman.Forecaster(horizon, units=units, epochs=options.epochs, seed=seed, **SETTINGS)
             forecaster.fit(data[:TRAIN], val=data[:VALIDATE])
             result = forecaster.backtest(data, windows=TEST - VALIDATE - horizon + 1, step=1)
             scores = result.score("mse", "mae")
