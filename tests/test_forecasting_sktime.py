@@ -19,8 +19,10 @@ from sktime.utils.estimator_checks import check_estimator  # noqa: E402
 
 from elman.forecasting.sktime import ElmanForecaster  # noqa: E402
 
-# sktime's own: of a package that is not there, and of pandas 4.
-pytestmark = pytest.mark.filterwarnings("ignore:Forecasters' predict_proba", "ignore:Sorting by default")
+# sktime's own: of a package that is not there, and of pandas 4; and the count of short series and missing values.
+pytestmark = pytest.mark.filterwarnings(
+    "ignore:Forecasters' predict_proba", "ignore:Sorting by default", r"ignore:y. \d+ of \d+"
+)
 
 STEPS = [1, 2, 3]
 SMALL = {"units": 8, "epochs": 4}
