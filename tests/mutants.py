@@ -274,8 +274,8 @@ class Paths:
         tape = r.recurrence.forward(r.x, r.parameters, r.state, training=True, sequences=True, **r.options)
         found = [tape.outputs.copy(), *(s.copy() for s in tape.state)]
         targets = [np.full_like(p, np.nan) for p in r.parameters]
-        dx, d_initial = tape.run_backward(r.d_outputs, r.d_state, targets, input_gradient=True, norms=norms)
-        found += [dx.copy(), *targets, *(v.copy() for v in d_initial), norms]
+        dx = tape.run_backward(r.d_outputs, r.d_state, targets, input_gradient=True, norms=norms)
+        found += [dx.copy(), *targets, *(v.copy() for v in tape.state_gradients()), norms]
         tape = r.recurrence.forward(r.x, r.parameters, None, training=False, sequences=True, **r.options)
         return [*found, tape.outputs.copy(), *(s.copy() for s in tape.state)]
 

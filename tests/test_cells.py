@@ -199,7 +199,7 @@ def test_gates_are_where_the_cell_says(cell):
     problem = battery.Problem.draw(cell, (3, 1, 4, 5), ("tanh", "sigmoid"), 1)
     x, parameters, state = problem.split(np.float64)
     tape = problem.recurrence(np.float64).forward(x, parameters, state, training=True, sequences=True)
-    buffer = tape.gates()[0].copy()
+    buffer = tape.held()[0][0].copy()
     found = []
 
     def recorded(name):

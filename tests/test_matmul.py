@@ -9,7 +9,7 @@ from elman.cells import CELLS
 from elman.cells.dense import DENSE
 from elman.jit import helper, invoke
 from elman.kernels.matmul import multiply, pack, pack_transposed
-from elman.kernels.simd import VECTORS, lanes, pointer
+from elman.kernels.simd import ROWS, VECTORS, lanes, pointer
 from elman.plans import make_plan
 
 DTYPES = [np.float32, np.float64]
@@ -18,12 +18,12 @@ GUARD = 777.5
 
 @helper
 def call(
-    function, rows, vectors, width, block, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, pk, first,
-    d, do, dgs, ldd, c, co, cgs, ldc,
+    function, rows, band, vectors, width, block, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, pk, first,
+    d, do, dgs, dr, c, co, cgs, cr,
 ):  # fmt: skip
     invoke(
-        function, rows, vectors, width, block, pointer(a), ao, ars, aks, ka, pointer(b), bo, brs, bks, kb, bss,
-        segments, pointer(p), po, pk, first, pointer(d), do, dgs, ldd, pointer(c), co, cgs, ldc,
+        function, rows, band, vectors, width, block, pointer(a), ao, ar, aks, ka, pointer(b), bo, br, bks, kb, bss,
+        segments, pointer(p), po, pk, first, pointer(d), do, dgs, dr, pointer(c), co, cgs, cr,
     )  # fmt: skip
 
 
@@ -33,55 +33,72 @@ def panels(matrix, width):
     return np.concatenate([matrix[:, q : q + step].ravel() for q in range(0, matrix.shape[1], step)])
 
 
-def blocked(matrix, block, gap):
-    """`matrix` (rows, columns) with its columns in blocks, each followed by `gap` guards; rows lie in each block."""
-    rows, columns = matrix.shape
-    parts = [matrix[:, k : k + block] for k in range(0, columns, block)]
-    size = rows * block + gap
-    out = np.full(len(parts) * size, GUARD, matrix.dtype)
-    for k, part in enumerate(parts):
-        for r in range(rows):
-            out[k * size + r * block : k * size + r * block + part.shape[1]] = part[r]
-    return out, size
+def positions(rows, band, row, gap):
+    """Where each row begins if rows of `row` elements lie in bands, with `gap` guards behind each; and the size of all."""
+    r = np.arange(rows)
+    stride = min(band, rows) * row + gap
+    return r // band * stride + r % band * row, (row, stride), -(-rows // band) * stride
+
+
+def banded(matrix, band, extra, gap):
+    """`matrix` (rows, columns) with its rows in bands, `extra` guards behind each row: memory, starts, strides."""
+    starts, strides, size = positions(len(matrix), band, matrix.shape[1] + extra, gap)
+    out = np.full(size, GUARD, matrix.dtype)
+    for start, row in zip(starts, matrix, strict=True):
+        out[start : start + len(row)] = row
+    return out, starts, strides
+
+
+def blocked(matrix, block, band, gap):
+    """`matrix` with its columns in blocks one after another, the rows of each in bands."""
+    parts = [matrix[:, k : k + block] for k in range(0, matrix.shape[1], block)]
+    parts[-1] = np.pad(parts[-1], ((0, 0), (0, block - parts[-1].shape[1])), constant_values=GUARD)
+    done = [banded(part, band, 0, gap) for part in parts]
+    return np.concatenate([out for out, _, _ in done]), done[0][1], done[0][2], done[0][0].size
 
 
 class Product:
     """Random operands of ``C = D + A P + B P'`` and its result in float64."""
 
-    def __init__(self, dtype, rows, vectors, ka, kb, segments, block, first, bias, seed=0):
+    def __init__(self, dtype, rows, band, vectors, ka, kb, segments, block, first, bias, seed=0):
         rng = np.random.default_rng([seed, rows, vectors, ka, kb, segments])
-        self.dtype, self.shape, self.width = dtype, (rows, vectors, ka, kb, segments), lanes(dtype)
+        self.dtype, self.shape, self.width, self.band = dtype, (rows, vectors, ka, kb, segments), lanes(dtype), band
         k, columns = ka + kb * segments, vectors * self.width
-        self.a = rng.standard_normal((rows, ka + 1)).astype(dtype)
-        self.b = rng.standard_normal((segments + 1, rows, kb + 2)).astype(dtype)
+        a = rng.standard_normal((rows, ka)).astype(dtype)
+        b = rng.standard_normal((segments, rows, kb)).astype(dtype)
+        self.a = banded(a, band, 1, 2)
+        parts = [banded(part, band, 2, 1) for part in b] or [banded(np.zeros((rows, kb), dtype), band, 2, 1)]
+        self.b = np.concatenate([part[0] for part in parts]), *parts[0][1:]
+        self.bss = parts[0][0].size
         self.w = rng.standard_normal((first + k + 2, columns)).astype(dtype)
         self.first, self.block = first, block
         start = rng.standard_normal((1 if bias else rows, columns)).astype(dtype)
-        self.d, self.dgs = blocked(start, block * self.width, 3)
-        self.ldd = 0 if bias else block * self.width
-        self.c, self.cgs = blocked(np.zeros((rows, columns), dtype), block * self.width, 5)
-        left = [self.a[:, :ka], *(self.b[s, :, :kb] for s in range(segments))]
-        left = np.concatenate(left, axis=1).astype(np.float64)
+        self.d, starts, strides, self.dgs = blocked(start, block * self.width, band, 3)
+        self.d_at = (np.zeros(rows, np.int64), (0, 0)) if bias else (starts, strides)
+        c = np.zeros((rows, columns), dtype)
+        self.c, self.c_starts, self.c_strides, self.cgs = blocked(c, block * self.width, band, 5)
+        left = np.concatenate([a, *b], axis=1).astype(np.float64)
         exact = start + left @ self.w[first : first + k].astype(np.float64)
-        self.expected = blocked(exact, block * self.width, 5)[0]
-        self.written = blocked(np.ones_like(exact), block * self.width, 5)[0] == 1
+        self.expected = blocked(exact, block * self.width, band, 5)[0]
+        self.written = blocked(np.ones_like(exact), block * self.width, band, 5)[0] == 1
 
     def run(self, c=None, d=None, rows=None, row=0):
         total, vectors, ka, kb, segments = self.shape
         c, d = self.c.copy() if c is None else c, self.d if d is None else d
+        (a, a_starts, a_strides), (b, b_starts, b_strides), (d_starts, d_strides) = self.a, self.b, self.d_at
         call(
-            multiply.handle(np.dtype(self.dtype)), total if rows is None else rows, vectors, self.width, self.block,
-            self.a, row * self.a.shape[1], self.a.shape[1], 1, ka,
-            self.b, row * self.b.shape[2], self.b.shape[2], 1, kb, self.b[0].size, segments,
+            multiply.handle(np.dtype(self.dtype)), total if rows is None else rows, self.band, vectors, self.width,
+            self.block, a, a_starts[row], a_strides, 1, ka, b, b_starts[row], b_strides, 1, kb, self.bss, segments,
             panels(self.w, self.width), 0, len(self.w), self.first,
-            d, row * self.ldd, self.dgs, self.ldd, c, row * self.block * self.width, self.cgs, self.block * self.width,
+            d, d_starts[row], self.dgs, d_strides, c, self.c_starts[row], self.cgs, self.c_strides,
         )  # fmt: skip
         return c
 
 
 sizes = {
     "dtype": st.sampled_from(DTYPES),
-    "rows": st.integers(1, 21),
+    "rows": st.integers(1, 37),
+    "band": st.sampled_from([1, 2, 3, 4, ROWS, 2 * ROWS, 1 << 40]),
     "vectors": st.integers(1, 17),
     "ka": st.integers(0, 9),
     "kb": st.integers(0, 7),
@@ -94,8 +111,8 @@ sizes = {
 
 @settings(max_examples=200, deadline=None, derandomize=True)
 @given(**sizes)
-def test_products_of_any_size(dtype, rows, vectors, ka, kb, segments, block, first, bias):
-    p = Product(dtype, rows, vectors, ka, kb, segments, block, first, bias)
+def test_products_of_any_size(dtype, rows, band, vectors, ka, kb, segments, block, first, bias):
+    p = Product(dtype, rows, band, vectors, ka, kb, segments, block, first, bias)
     c = p.run()
     budget = 40 * np.finfo(dtype).eps
     np.testing.assert_allclose(c[p.written], p.expected[p.written], rtol=budget, atol=budget)
@@ -104,8 +121,8 @@ def test_products_of_any_size(dtype, rows, vectors, ka, kb, segments, block, fir
 
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(**{k: v for k, v in sizes.items() if k != "bias"})
-def test_a_row_has_the_same_bits_whatever_lies_beside_it(dtype, rows, vectors, ka, kb, segments, block, first):
-    p = Product(dtype, rows, vectors, ka, kb, segments, block, first, bias=False)
+def test_a_row_has_the_same_bits_whatever_lies_beside_it(dtype, rows, band, vectors, ka, kb, segments, block, first):
+    p = Product(dtype, rows, band, vectors, ka, kb, segments, block, first, bias=False)
     whole, alone = p.run(), p.c.copy()
     for r in range(rows):
         p.run(c=alone, rows=1, row=r)
@@ -116,8 +133,8 @@ def test_a_row_has_the_same_bits_whatever_lies_beside_it(dtype, rows, vectors, k
 @pytest.mark.parametrize("rows", [1, 3, 8, 13])
 def test_products_accumulate(dtype, rows):
     """With D = C the product is added to what lies there."""
-    p = Product(dtype, rows, 5, 6, 4, 2, 2, 1, bias=False)
-    p.dgs, p.ldd = p.cgs, p.block * p.width
+    p = Product(dtype, rows, 4, 5, 6, 4, 2, 2, 1, bias=False)
+    p.dgs, p.d_at = p.cgs, (p.c_starts, p.c_strides)
     start = np.random.default_rng(1).standard_normal(p.c.size).astype(dtype)
     apart = p.run(c=start.copy(), d=start.copy())
     together = start.copy()

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman.kernels import weights
 from elman.kernels.simd import VECTORS, address
+from elman.plans import band_rows
 
 # Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
 # one core does about 2 million.
@@ -35,36 +35,57 @@ class Frame:
 
     def __init__(self, owner: Any, batch: int, steps: int, *, training: bool, sequences: bool, noise: Noise) -> None:
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
-        n = batch * plan.padded
+        self.batch, self.steps, self.units, self.band = batch, steps, owner.units, band_rows(batch)
+        bands, m = -(-batch // self.band), self.band * plan.padded
         recurrent = owner.units * bool(cell.h)
         flops = 2 * batch * steps * (owner.inputs + recurrent) * owner.units * cell.gates
         self.parallel = flops > _PARALLEL_FLOPS
         # Weights that fit the second-level cache are cheap to read again; smaller shards then keep a step's rows in the
         # first-level cache. Larger weights are streamed once per shard and step, so a shard takes all rows of a thread.
-        self.most_rows = 32 if plan.packed * dtype.itemsize <= 1 << 18 else 1 << 30
+        small = plan.packed * dtype.itemsize <= 1 << 18
+        self.most_rows = max(1, 32 // self.band) * self.band if small else 1 << 30
         self.pack_parallel = plan.packed > 1 << 16
         self.w, self.bias = take("w", (plan.packed,), dtype), take("bias", (cell.rows, plan.padded), dtype)
         rows = cell.states * (1 + noise.zoned) + noise.dropped
-        self.s = take("s", (steps + 1 if training else 2, rows, n), dtype)
-        self.z = take("z", (steps if training else 1, cell.rows, n), dtype)
-        self.y = take("y", (batch, 0 if training or not sequences else steps, owner.units), dtype)
-        self.u = take("u", (len(cell.unit_weights), n), dtype)
-        self.drop = take("drop", (n if noise.dropped else 0,), dtype)
+        self.slots = (steps + 1, steps) if training else (2, 1)
+        self.s = take("s", (bands, self.slots[0], rows, m), dtype)
+        self.z = take("z", (bands, self.slots[1], cell.rows, m), dtype)
+        self.y = take("y", (batch, steps if sequences else 1, owner.units), dtype)
+        self.u = take("u", (bands, len(cell.unit_weights), m), dtype)
+        self.drop = take("drop", (bands, m if noise.dropped else 0), dtype)
         # No reference back to the owner: a cycle would keep the buffers alive until the cyclic collector runs.
         self._backward: dict[tuple[int, bool], tuple] = {}
-        self.batch, self.steps, self.padded = batch, steps, plan.padded
-        states = self.s.reshape(*self.s.shape[:2], batch, plan.padded)[..., : owner.units]
-        self.states = states
-        self.initial = [states[0, k] for k in range(cell.states)]
-        self.last = [states[steps % len(states), k] for k in range(cell.states)]
-        self.outputs = states[1:, 0].transpose(1, 0, 2) if training else self.y
         self.version = owner.buffers.version
 
-    def spread(self, target: np.ndarray, values: np.ndarray, units: int) -> None:
-        """Write values per unit, broadcast to (k, B, H), to the flat rows of `target`, 0 in the padding."""
-        by_unit = target.reshape(-1, self.batch, self.padded)
-        by_unit[..., units:] = 0
-        by_unit[..., :units] = values
+    # ---- sequences in bands, and as users know them
+
+    def _banded(self, array: np.ndarray) -> np.ndarray:
+        """(bands, ..., m) as (bands, ..., band, H)."""
+        return array.reshape(*array.shape[:-1], self.band, -1)[..., : self.units]
+
+    def rows(self, array: np.ndarray) -> np.ndarray:
+        """The numbers of all sequences in `array` (bands, ..., m), as (..., B, H): a view of one band, else a copy."""
+        by_unit = np.moveaxis(self._banded(array), 0, -3)
+        return by_unit.reshape(*by_unit.shape[:-3], -1, self.units)[..., : self.batch, :]
+
+    def put(self, array: np.ndarray, values: np.ndarray) -> None:
+        """Write values (B, H), or what broadcasts to it, to `array` (bands, m)."""
+        by_unit = self._banded(array)
+        if by_unit.shape[0] == 1:
+            by_unit[0, : self.batch] = values
+            return
+        whole = self.batch // self.band
+        values = np.broadcast_to(values, (self.batch, self.units))
+        by_unit[:whole] = values[: whole * self.band].reshape(whole, self.band, self.units)
+        if whole < len(by_unit):
+            by_unit[whole, : self.batch - whole * self.band] = values[whole * self.band :]
+
+    def spread(self, target: np.ndarray, values: np.ndarray) -> None:
+        """Write values per unit (k, H) to `target` (bands, k, m) for every sequence, 0 in the padding."""
+        target[...] = 0
+        self._banded(target)[...] = values[:, None]
+
+    # ---- backward
 
     def backward_arrays(self, owner: Any, threads: int, *, input_gradient: bool) -> tuple:
         """d, dx, rt, wt, panel, time block; per thread count, as the panel depends on it."""
@@ -80,14 +101,13 @@ class Frame:
         columns = cell.gates * owner.units
         padded_inputs = -(-owner.inputs // plan.width) * plan.width if input_gradient else 0
         # One more slot and row than there are states: scratch for masks and dropout.
-        d = take("d", (3, cell.states + 1, self.z.shape[2]), dtype)
+        d = take("d", (len(self.s), 3, cell.states + 1, self.s.shape[3]), dtype)
         dx = take("dx", (steps, batch, padded_inputs), dtype)
         rt = take("rt", (plan.padded * columns * bool(cell.h),), dtype)
         wt = take("wt", (padded_inputs * columns,), dtype)
         du = take("du", self.u.shape, dtype)
         time_block = owner.time_block(batch)
-        panel_rows = min(steps, time_block) * min(batch, weights.STEP_ROWS)
+        panel_rows = min(steps, time_block) * self.band
         panel = take("panel", (threads * panel_rows * VECTORS * plan.width,), dtype)
         sums = take("sums", (plan.sums,), dtype)
-        by_unit = d.reshape(*d.shape[:2], batch, plan.padded)[..., : owner.units]
-        return d, by_unit, dx, rt, wt, du, panel, sums, time_block
+        return d, dx, rt, wt, du, panel, sums, time_block

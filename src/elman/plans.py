@@ -68,12 +68,19 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
     )
 
 
+def band_rows(batch: int) -> int:
+    """Sequences of a batch that share a piece of memory, and a thread: whole tiles where the batch has several.
+
+    A function of the batch alone, as sums over a batch run band after band.
+    """
+    return ROWS if batch >= 2 * ROWS else 4 if batch >= 4 else 1
+
+
 @lru_cache(maxsize=256)
 def row_bounds(batch: int, threads: int) -> np.ndarray:
-    """Bounds of each thread's sequences: as many for each, whole tiles where possible."""
-    rows = -(-batch // threads)
-    step = ROWS if rows >= ROWS else 4 if rows > 2 else 1
-    rows = -(-rows // step) * step
+    """Bounds of each thread's sequences: as many bands for each."""
+    band = band_rows(batch)
+    rows = -(-batch // (band * threads)) * band
     return np.append(np.arange(0, batch, rows), batch).astype(np.int64)
 
 
@@ -81,7 +88,7 @@ def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray,
     """Bounds of each thread's sequences for a mask (T, B), and the sequences used by each block; see `share`."""
     steps, batch = mask.shape
     bounds, used = np.empty(threads + 1, np.int64), np.empty(steps, np.int64)
-    share(1, mask, time_block, ROWS if batch >= 8 * ROWS else 4 if batch >= 16 else 1, bounds, used)
+    share(1, mask, time_block, band_rows(batch), bounds, used)
     return bounds, used
 
 

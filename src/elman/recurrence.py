@@ -13,7 +13,7 @@ from elman.frames import Frame, Noise, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack, pack_transposed
 from elman.memory import Buffers
-from elman.plans import make_plan, panel_bounds, row_bounds, shared
+from elman.plans import band_rows, make_plan, panel_bounds, row_bounds, shared
 from elman.threads import usable_threads
 
 # Panels whose weight gradients are summed together, and the rows of their matrix (I + H) up to which a block of 256
@@ -74,7 +74,7 @@ class Recurrence:
     def time_block(self, batch: int) -> int:
         """Steps whose weight gradients are summed together."""
         rows = weights.STEP_ROWS if self.inputs + self.units <= _BLOCKED_ROWS else weights.STEP_ROWS // 2
-        return max(1, rows // batch)
+        return max(1, rows // band_rows(batch))
 
     def tasks(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The panels of the weight gradients, shared out to threads."""
@@ -137,27 +137,31 @@ class Recurrence:
             plan.width, frame.w,
         )  # fmt: skip
         if unit_weights.size:
-            frame.spread(frame.u, unit_weights[:, None], self.units)
+            frame.spread(frame.u, unit_weights)
         if drop is not None:
-            frame.spread(frame.drop, drop, self.units)
-        frame.s[0] = 0
-        if state is not None:
-            for target, value in zip(frame.initial, state, strict=True):
-                target[...] = value
+            frame.drop[...] = 0
+            frame.put(frame.drop, drop)
+        fresh = state is None
+        if not fresh:
+            for k, value in enumerate(state):
+                frame.put(frame.s[:, 0, k], value)
         tape = Tape(self, x, parameters, frame, mask, threads)
         if zoneout is not None:
             tape.zone = zoneout.copy()
             tape.zone[2] = training
         if segment < steps:
-            tape.run_segments(segment, sequences=sequences)
+            tape.run_segments(segment, fresh=fresh, sequences=sequences)
         else:
-            self.run(frame, tape, 0, steps, frame.s, frame.z, frame.y, 0)
+            self.run(frame, tape, 0, steps, frame.slots, frame.y, fresh=fresh)
         return tape
 
     def run(
-        self, frame: Frame, tape: Tape, begin: int, end: int, s: np.ndarray, z: np.ndarray, y: np.ndarray, first: int
+        self, frame: Frame, tape: Tape, begin: int, end: int, slots: tuple[int, int], y: np.ndarray, *, fresh: bool
     ) -> None:
-        """Steps `begin` to `end` of a tape, from the state in ``s[0]``; outputs to `y` from its step `first` on."""
+        """Steps `begin` to `end` of a tape, from zeros or the state in ``s[:, 0]``, in so many slots of s and z.
+
+        `y` gets the last outputs of the tape, as many as it has steps.
+        """
         plan, mask = self.plan, tape.mask
         place = tape.place if end - begin == tape.steps else located(tape.x[:, begin:end])
         bounds = tape.bounds
@@ -166,8 +170,9 @@ class Recurrence:
         scan.forward(
             min(tape.threads, len(bounds) - 1), bounds, frame.most_rows, *self.handles(backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
-            end - begin, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
-            mask if mask.size == 0 else mask[begin:end], frame.drop, tape.zone, frame.u, s, z, y, first,
+            end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
+            mask if mask.size == 0 else mask[begin:end], frame.drop, tape.zone, frame.batch, fresh, frame.u, frame.s,
+            frame.z, y, begin - (tape.steps - y.shape[1]),
         )  # fmt: skip
 
 
@@ -188,9 +193,7 @@ class Tape:
     Attributes
     ----------
     outputs : ndarray of shape (B, T, H)
-        Outputs h of all steps; a view of memory the next call may reuse.
-    state : list of ndarray of shape (B, H)
-        The states after the last step, views likewise.
+        Outputs h of all steps, or (B, 1, H) of the last one; memory that the next call may reuse.
     go_backwards : bool
         True if the input was read from its end: `backward` then turns the gradient of x round once more.
     """
@@ -209,7 +212,7 @@ class Tape:
     ) -> None:
         self._recurrence, self.x, self._parameters, self._frame = recurrence, x, parameters, frame
         self.place, self.steps, self.threads = located(x), x.shape[1], threads
-        self.outputs, self.state = frame.outputs, frame.last
+        self.outputs = frame.y
         self._checkpoints: np.ndarray | None = None
         self._used = False
         if mask is None:
@@ -220,24 +223,24 @@ class Tape:
 
     # ---- segments
 
-    def run_segments(self, segment: int, *, sequences: bool) -> None:
+    def run_segments(self, segment: int, *, fresh: bool, sequences: bool) -> None:
         """The forward pass that stores a state every `segment` steps, and the outputs if they are wanted."""
         r, frame = self._recurrence, self._frame
         count = -(-self.steps // segment)
-        stored = r.buffers.take("checkpoints", (count + 1, r.cell.states, frame.s.shape[2]), r.dtype)
-        y = r.buffers.take("y", (len(self.x), self.steps if sequences else 0, r.units), r.dtype)
+        bands, _, _, m = frame.s.shape
+        stored = r.buffers.take("checkpoints", (count + 1, bands, r.cell.states, m), r.dtype)
+        y = r.buffers.take("y", (len(self.x), self.steps if sequences else 1, r.units), r.dtype)
         frame.version = r.buffers.version
-        states = frame.s[:, : r.cell.states]
-        stored[0] = states[0]
-        s, z = frame.s[:2], frame.z[:1]
+        states = frame.s[:, :, : r.cell.states]
+        if fresh:
+            states[:, 0] = 0
+        stored[0] = states[:, 0]
         for i in range(count):
             begin, end = i * segment, min((i + 1) * segment, self.steps)
-            r.run(frame, self, begin, end, s, z, y, begin)
-            stored[i + 1] = states[(end - begin) % 2]
-            states[0] = stored[i + 1]
+            r.run(frame, self, begin, end, (2, 1), y, fresh=False)
+            stored[i + 1] = states[:, (end - begin) % 2]
+            states[:, 0] = stored[i + 1]
         self._checkpoints, self.outputs = stored, y
-        by_unit = stored.reshape(*stored.shape[:2], len(self.x), r.plan.padded)[-1, :, :, : r.units]
-        self.state = [by_unit[k] for k in range(r.cell.states)]
 
     def _segments(self) -> list[tuple[int, int]]:
         length = self._frame.steps
@@ -246,23 +249,38 @@ class Tape:
     def _restore(self, i: int) -> None:
         """Run segment i once more, with everything stored."""
         frame, (begin, end) = self._frame, self._segments()[i]
-        frame.s[0, : self._recurrence.cell.states] = self._checkpoints[i]
-        steps = end - begin
-        y = self._recurrence._none
-        self._recurrence.run(frame, self, begin, end, frame.s[: steps + 1], frame.z[:steps], y, 0)
+        frame.s[:, 0, : self._recurrence.cell.states] = self._checkpoints[i]
+        self._recurrence.run(frame, self, begin, end, frame.slots, self._recurrence._none, fresh=False)
+
+    @property
+    def state(self) -> list[np.ndarray]:
+        """The states after the last step, (B, H) each; to be read before the next call."""
+        frame, states = self._frame, range(self._recurrence.cell.states)
+        if self._checkpoints is not None:
+            return [frame.rows(self._checkpoints[-1][:, k]) for k in states]
+        slot = self.steps % frame.slots[0]
+        return [frame.rows(frame.s[:, slot, k]) for k in states]
 
     def states_at(self, t: int) -> list[np.ndarray]:
-        """The states before step t, as (B, H) views; to be called before `backward`."""
+        """The states before step t, (B, H) each; to be called before `backward`."""
         if self._checkpoints is not None:
             i = min(t // self._frame.steps, len(self._segments()) - 1)
             self._restore(i)
             t -= self._segments()[i][0]
-        return list(self._frame.states[t, : self._recurrence.cell.states])
+        return [self._frame.rows(self._frame.s[:, t, k]) for k in range(self._recurrence.cell.states)]
 
-    def gates(self) -> np.ndarray:
-        """What the cell's forward left in the buffer: (T, rows, B, H) views; to be called before `backward`."""
-        z = self._frame.z
-        return z.reshape(*z.shape[:2], len(self.x), -1)[..., : self._recurrence.units]
+    @property
+    def held_steps(self) -> int:
+        """How many steps memory holds: all, or with checkpoints those of a segment."""
+        return self._frame.steps
+
+    def held(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of the steps that memory holds: what the cell's forward left in the buffer (T, rows, B, H), and the states.
+
+        The states (T, states, B, H) are those after each step. To be called before `backward`.
+        """
+        frame = self._frame
+        return frame.rows(frame.z), frame.rows(frame.s[:, 1:, : self._recurrence.cell.states])
 
     # ---- gradients
 
@@ -307,7 +325,7 @@ class Tape:
             for k, v in enumerate(states)
         ]
         gradients = [np.empty(p.shape, r.dtype) for p in self._parameters]
-        dx, d_initial = self.run_backward(d_outputs, states, gradients, input_gradient=input_gradient)
+        dx = self.run_backward(d_outputs, states, gradients, input_gradient=input_gradient)
         kernel, recurrent, bias, unit_weights = gradients
         parameters = [
             kernel,
@@ -317,25 +335,26 @@ class Tape:
         ]
         if dx is not None:
             dx = (dx[:, ::-1] if self.go_backwards else dx).copy()
-        return Gradients(dx, parameters, [g.copy() for g in d_initial])
+        return Gradients(dx, parameters, [g.copy() for g in self.state_gradients()])
 
     def run_backward(
         self,
         d_outputs: np.ndarray | None,
-        d_state: Sequence[np.ndarray | None],
+        d_state: Sequence[np.ndarray | None] | None,
         gradients: Sequence[np.ndarray],
         *,
         input_gradient: bool,
         norms: np.ndarray | None = None,
-    ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-        """`backward` without checks or copies: writes `gradients`, returns views of dx and d_state.
+    ) -> np.ndarray | None:
+        """`backward` without checks or copies: writes `gradients`, returns a view of dx.
 
-        `norms` (T, B), float64, gets the length of the gradient of h after every step.
+        `d_outputs` may be (B, 1, H), of the last step alone; `norms` (T, B), float64, gets the length of the gradient of
+        h after every step.
         """
         self._used = True
         r, frame, threads = self._recurrence, self._frame, self.threads
         plan = r.plan
-        d, by_unit, dx, rt, wt, du, panel, sums, time_block = frame.backward_arrays(
+        d, dx, rt, wt, du, panel, sums, time_block = frame.backward_arrays(
             r, threads, input_gradient=input_gradient
         )
         kernel, recurrent, _, _ = self._parameters
@@ -344,26 +363,35 @@ class Tape:
             pack_transposed(pack_threads, threads, recurrent, r.h_order, r.units, plan.width, rt)
         if input_gradient:
             pack_transposed(pack_threads, threads, kernel, r.x_order, r.units, plan.width, wt)
-        d[0] = 0
-        for k, value in enumerate(d_state):
-            if value is not None:
-                by_unit[0, k] = value
+        fresh = d_state is None
+        if not fresh:
+            d[:, 0] = 0
+            for k, value in enumerate(d_state):
+                if value is not None:
+                    frame.put(d[:, 0, k], value)
         norms = _NO_NORMS if norms is None else norms
         scratch = d, du, rt, wt, panel, sums, time_block
         if self._checkpoints is None:
-            du[...] = 0
-            s, z, mask, used = frame.s, frame.z, self.mask, self._used_rows
-            now = self._piece(self.place, s, z, mask, used, d_outputs, dx, norms, scratch, gradients, (True, True))
+            if du.size:
+                du[...] = 0
+            mask, used, ends = self.mask, self._used_rows, (True, True)
+            place, steps = self.place, self.steps
+            now = self._piece(place, steps, mask, used, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh)
         else:
             dx = r.buffers.take("dx", (self.steps, *dx.shape[1:]), r.dtype)
             frame.version = r.buffers.version
+            if fresh:
+                d[:, 0] = 0
             now = self._pieces(d_outputs, dx, norms, scratch, gradients)
         unit_weights = gradients[3]
         if unit_weights.size:
-            du_by_unit = du.reshape(len(du), len(self.x), -1)[..., : r.units]
-            np.add.reduce(du_by_unit, axis=1, out=unit_weights)
-        d_initial = [by_unit[now, k] for k in range(r.cell.states)]
-        return (dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None), d_initial
+            np.add.reduce(frame.rows(du), axis=1, out=unit_weights)
+        self._d_initial = d[:, now]
+        return dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None
+
+    def state_gradients(self) -> list[np.ndarray]:
+        """Gradients of the states before the first step, (B, H) each; to be read after `run_backward`."""
+        return [self._frame.rows(self._d_initial[:, k]) for k in range(self._recurrence.cell.states)]
 
     def _pieces(
         self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple,
@@ -377,37 +405,38 @@ class Tape:
         for i in range(len(segments) - 1, -1, -1):
             begin, end = segments[i]
             if now == 1:
-                d[0] = d[1]
+                d[:, 0] = d[:, 1]
             self._restore(i)
-            s, z = frame.s[: end - begin + 1], frame.z[: end - begin]
             place = located(self.x[:, begin:end])
             mask, used, dx_, norms_ = (a[begin:end] if a.size else a for a in (self.mask, self._used_rows, dx, norms))
-            dy = None if d_outputs is None else d_outputs[:, begin:end]
+            # Outputs that have gradients are the last ones; those of this segment among them.
+            lead = 0 if d_outputs is None else self.steps - d_outputs.shape[1]
+            dy = None if d_outputs is None or end <= lead else d_outputs[:, max(0, begin - lead) : end - lead]
             ends = i == len(segments) - 1, i == 0
-            now = self._piece(place, s, z, mask, used, dy, dx_, norms_, scratch, gradients, ends)
+            now = self._piece(place, end - begin, mask, used, dy, dx_, norms_, scratch, gradients, ends, fresh=False)
         return now
 
     def _piece(
-        self, place: tuple, s: np.ndarray, z: np.ndarray, mask: np.ndarray, used: np.ndarray, dy: np.ndarray | None,
-        dx: np.ndarray, norms: np.ndarray, scratch: tuple, gradients: Sequence[np.ndarray], ends: tuple[bool, bool],
+        self, place: tuple, steps: int, mask: np.ndarray, used: np.ndarray, dy: np.ndarray | None, dx: np.ndarray,
+        norms: np.ndarray, scratch: tuple, gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *, fresh: bool,
     ) -> int:  # fmt: skip
-        """Backward over the steps in s and z; the slot of d that then holds the gradient of the state before them."""
-        r, frame, threads, steps = self._recurrence, self._frame, self.threads, len(z)
+        """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
+        r, frame, threads = self._recurrence, self._frame, self.threads
         d, du, rt, wt, panel, sums, time_block = scratch
         plan = r.plan
         # Without a gradient of the outputs the kernel reads no step of it; any address will do.
-        outputs, output_steps = (place, 0) if dy is None else (located(dy), steps)
+        outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
         cell, late, product = r.handles(backward=True)
         scan.backward(
             min(threads, len(self.bounds) - 1), self.bounds, frame.most_rows, cell, late, product,
-            skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, s,
-            *outputs, output_steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
-            mask, used, frame.drop, self.zone, frame.u, z, d, du, dx, norms,
+            skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, frame.s,
+            *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
+            mask, used, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
         )  # fmt: skip
         tasks, bounds = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         weights.weight_gradients(
-            threads, bounds, tasks, _CHUNK, product, *place, plan.padded, s, hidden, z,
+            threads, bounds, tasks, _CHUNK, product, *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z,
             plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, used, time_block, *ends,
             panel, sums, *gradients[:3],
         )  # fmt: skip

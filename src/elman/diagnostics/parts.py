@@ -28,14 +28,15 @@ def pieces(tape: Tape) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray
     use, bool (t, B), in processing order. One tuple holds all steps, or with checkpointing those of a segment, which is
     run again.
     """
-    held, batch = len(tape.gates()), len(tape.x)
+    held, batch = tape.held_steps, len(tape.x)
     for begin in range(0, tape.steps, held):
-        states = len(tape.states_at(begin))
+        tape.states_at(begin)  # with checkpointing runs the segment again
         count = min(held, tape.steps - begin)
         used = np.ones((count, batch), bool)
         if tape.mask.size:
             used = tape.mask[begin : begin + count].astype(bool)
-        yield begin, tape.gates()[:count], tape._frame.states[1 : count + 1, :states], used
+        gates, states = tape.held()
+        yield begin, gates[:count], states[:count], used
 
 
 def input_step(part: RNN, t: int) -> int:

@@ -67,13 +67,20 @@ def _places8(offset, stride, q, block, width):
 
 
 @helper
-def _pair(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, d, ds, ldd, c, cs, ldc):
-    """`rows` rows of a panel of two vectors, in tiles of ROWS and 4 rows."""
+def _row(offset, strides, band, r):
+    """Where row r lies if `band` rows at a time do so evenly: strides of a row and of a band."""
+    k = r // band
+    return offset + k * strides[1] + (r - k * band) * strides[0]
+
+
+@helper
+def _pair(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, ds, dr, c, cs, cr):
+    """`rows` rows of a panel of two vectors, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
     while r < rows:
-        at, bt = ao + r * ars, bo + r * brs
-        ct, dt = (cs[0] + r * ldc, cs[1] + r * ldc), (ds[0] + r * ldd, ds[1] + r * ldd)
-        if rows - r >= ROWS:
+        at, bt, cq, dq = _row(ao, ar, band, r), _row(bo, br, band, r), _row(0, cr, band, r), _row(0, dr, band, r)
+        ct, dt, ars, brs, ldc, ldd = (cs[0] + cq, cs[1] + cq), (ds[0] + dq, ds[1] + dq), ar[0], br[0], cr[0], dr[0]
+        if band >= ROWS and rows - r >= ROWS:
             tile(ROWS, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
             r += ROWS
         else:
@@ -82,12 +89,13 @@ def _pair(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, 
 
 
 @helper
-def _single(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, d, do, ldd, c, co, ldc):
-    """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows."""
+def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, do, dr, c, co, cr):
+    """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
     while r < rows:
-        at, bt, ct, dt = ao + r * ars, bo + r * brs, (co + r * ldc,), (do + r * ldd,)
-        if rows - r >= ROWS:
+        at, bt, ct, dt = _row(ao, ar, band, r), _row(bo, br, band, r), (_row(co, cr, band, r),), (_row(do, dr, band, r),)
+        ars, brs, ldc, ldd = ar[0], br[0], cr[0], dr[0]
+        if band >= ROWS and rows - r >= ROWS:
             tile(ROWS, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
             r += ROWS
         else:
@@ -96,41 +104,50 @@ def _single(rows, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po
 
 
 def _multiply(
-    rows, vectors, width, block,
-    a, ao, ars, aks, ka,
-    b, bo, brs, bks, kb, bss, segments,
+    rows, band, vectors, width, block,
+    a, ao, ar, aks, ka,
+    b, bo, br, bks, kb, bss, segments,
     p, po, pk, first,
-    d, do, dgs, ldd,
-    c, co, cgs, ldc,
+    d, do, dgs, dr,
+    c, co, cgs, cr,
 ):  # fmt: skip
     """``C = D + A P + B P'`` for `rows` rows and `vectors` vectors of columns.
 
-    Operands are those of `tile`, with offsets and strides in elements. The panels begin at ``po`` and have ``pk`` rows
-    each, of which those from ``first`` on are used. The columns of C lie in blocks of `block` vectors, ``cgs`` apart;
-    those of D, ``dgs`` apart. With ``ldd = 0`` D is a bias; with D = C the product accumulates.
+    Operands are those of `tile`, with offsets and strides in elements; ``ar``, ``br``, ``dr``, ``cr`` are the strides
+    of a row and of a band: `band` rows at a time (a multiple of ROWS, 4, or fewer) lie evenly. The panels begin at ``po``
+    and have ``pk`` rows each, of which those from ``first`` on are used. The columns of C lie in blocks of `block`
+    vectors, ``cgs`` apart; those of D, ``dgs`` apart. With ``dr = (0, 0)`` D is a bias; with D = C the product
+    accumulates.
     """
-    whole = rows
-    while whole % ROWS % 4:  # rows left over by tiles of ROWS and 4 rows
-        whole -= 1
+    # The rows that tiles of ROWS and 4 rows leave over; none of a band of fewer than 4.
+    whole = rows - rows % band % ROWS % 4 if band >= 4 else 0
     if whole > 0:
         for q in range(0, vectors, VECTORS):
             pq = po + q * width * pk + first * min(VECTORS, vectors - q) * width
             if vectors - q >= 2:
                 cs, ds = _places2(co, cgs, q, block, width), _places2(do, dgs, q, block, width)
-                _pair(whole, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, pq, d, ds, ldd, c, cs, ldc)
+                _pair(whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, d, ds, dr, c, cs, cr)
             else:
                 ct, dt = _place(co, cgs, q, block, width), _place(do, dgs, q, block, width)
-                _single(whole, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, pq, d, dt, ldd, c, ct, ldc)
+                _single(whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, d, dt, dr, c, ct, cr)
     for r in range(whole, rows):
         _wide_row(
-            vectors, width, block, a, ao + r * ars, aks, ka, b, bo + r * brs, bks, kb, bss, segments,
-            p, po, pk, first, d, do + r * ldd, dgs, c, co + r * ldc, cgs,
+            vectors, width, block, a, _row(ao, ar, band, r), aks, ka, b, _row(bo, br, band, r), bks, kb, bss, segments,
+            p, po, pk, first, d, _row(do, dr, band, r), dgs, c, _row(co, cr, band, r), cgs,
         )  # fmt: skip
 
 
 def _multiply_signature(dtype: np.dtype) -> tuple:
     f, i = types.CPointer(types.float32 if np.dtype(dtype) == np.float32 else types.float64), types.int64
-    return (i,) * 4 + (f,) + (i,) * 4 + (f,) + (i,) * 6 + (f,) + (i,) * 3 + (f,) + (i,) * 3 + (f,) + (i,) * 3
+    two = types.UniTuple(i, 2)
+    return (
+        *(i,) * 5,
+        *(f, i, two, i, i),
+        *(f, i, two, i, i, i, i),
+        *(f, i, i, i),
+        *(f, i, i, two),
+        *(f, i, i, two),
+    )  # fmt: skip
 
 
 multiply = Function(_multiply, _multiply_signature)

@@ -24,12 +24,15 @@ def _copy(source, target, states, lo, hi):
 
 
 @helper
-def _carry(mask, t, begin, rows, end, units, states, source, target):
-    """Copy the states of the sequences that do not use step t: those behind the first `rows` at once."""
-    for b in range(begin, begin + rows):
-        if mask[t, b] == 0:
+def _carry(mask, t, first, rows, end, units, states, source, target):
+    """Copy the states of the sequences that do not use step t: those behind the first `rows` of a band's `end` at once.
+
+    Here and below a band begins with sequence number `first`, which is its sequence 0.
+    """
+    for b in range(rows):
+        if mask[t, first + b] == 0:
             _copy(source, target, states, np.uint64(b * units), np.uint64((b + 1) * units))
-    _copy(source, target, states, np.uint64((begin + rows) * units), np.uint64(end * units))
+    _copy(source, target, states, np.uint64(rows * units), np.uint64(end * units))
 
 
 @force_inlined
@@ -44,32 +47,32 @@ def _element(zone, t, k, states, b, batch, h):
 
 
 @helper
-def _zone_out(zone, t, begin, rows, units, h, before, own, after):
+def _zone_out(zone, t, first, rows, batch, units, h, before, own, after):
     """The states after step t, from those before it and what the cell computed."""
-    states, batch, size = own.shape[0], own.shape[1] // units, np.uint64(units)
+    states, size = own.shape[0], np.uint64(units)
     for k in range(states):
         start, limit = zone[0], zone[3 + k]
         rate = np.float64(limit) * 2.0**-64
         p, q = own.dtype.type(rate), own.dtype.type(1 - rate)
-        for b in range(begin, begin + rows):
-            lo, first = b * units, _element(zone, t, k, states, b, batch, h)
+        for b in range(rows):
+            lo, place = b * units, _element(zone, t, k, states, first + b, batch, h)
             old, new, target = before[k, lo:], own[k, lo:], after[k, lo:]
             if zone[2] == 0:
                 for j in range(size):
                     target[j] = _expected(p, old[j], q, new[j])
             else:
                 for j in range(size):
-                    target[j] = old[j] if bits(start, first + np.uint64(j)) < limit else new[j]
+                    target[j] = old[j] if bits(start, place + np.uint64(j)) < limit else new[j]
 
 
 @helper
-def _set_aside(mask, t, begin, rows, units, states, after, kept, z):
+def _set_aside(mask, t, first, rows, units, states, after, kept, z):
     """Move the gradients of sequences among the first `rows` that do not use step t past the cell: it gets zeros.
 
     Zeros for their gates too: those may have overflowed, and 0 times infinity would be a gradient.
     """
-    for b in range(begin, begin + rows):
-        if mask[t, b] == 0:
+    for b in range(rows):
+        if mask[t, first + b] == 0:
             lo, hi = np.uint64(b * units), np.uint64((b + 1) * units)
             _copy(after, kept, states, lo, hi)
             for k in range(states):
@@ -81,38 +84,38 @@ def _set_aside(mask, t, begin, rows, units, states, after, kept, z):
 
 
 @helper
-def _restore(mask, t, begin, rows, end, used, units, states, after, kept, before, z):
+def _restore(mask, t, first, rows, end, used, units, states, after, kept, before, z):
     """What `_set_aside` kept, and behind the first `rows` sequences no gradient of any product.
 
     Behind the first `rows` sequences the gradients pass as they are. From sequence `used` on no one reads z.
     """
-    for b in range(begin, begin + rows):
-        if mask[t, b] == 0:
+    for b in range(rows):
+        if mask[t, first + b] == 0:
             lo, hi = np.uint64(b * units), np.uint64((b + 1) * units)
             _copy(kept, before, states, lo, hi)
-    lo, hi = np.uint64((begin + rows) * units), np.uint64(end * units)
+    lo, hi = np.uint64(rows * units), np.uint64(end * units)
     _copy(after, before, states, lo, hi)
-    hi = np.uint64(max(begin + rows, min(end, used)) * units)
+    hi = np.uint64(max(rows, min(end, used)) * units)
     for r in range(z.shape[0]):
         for j in range(lo, hi):
             z[r, j] = 0
 
 
 @helper
-def _hold(zone, mask, t, begin, rows, units, h, after, kept):
+def _hold(zone, mask, t, first, rows, batch, units, h, after, kept):
     """Move the gradients of elements that kept their value past the cell: it gets zeros; so does `kept` elsewhere.
 
     Sequences that do not use step t have been set aside.
     """
-    states, batch, size = zone.size - 3, after.shape[1] // units, np.uint64(units)
+    states, size = zone.size - 3, np.uint64(units)
     zero = after.dtype.type(0)
-    for b in range(begin, begin + rows):
-        if mask.size == 0 or mask[t, b] > 0:
+    for b in range(rows):
+        if mask.size == 0 or mask[t, first + b] > 0:
             for k in range(states):
-                start, limit, first = zone[0], zone[3 + k], _element(zone, t, k, states, b, batch, h)
+                start, limit, place = zone[0], zone[3 + k], _element(zone, t, k, states, first + b, batch, h)
                 gradient, held = after[k, b * units :], kept[k, b * units :]
                 for j in range(size):
-                    keeps = bits(start, first + np.uint64(j)) < limit
+                    keeps = bits(start, place + np.uint64(j)) < limit
                     held[j] = gradient[j] if keeps else zero
                     gradient[j] = zero if keeps else gradient[j]
 
@@ -144,24 +147,24 @@ def _function(python: Callable[..., None], *kinds: str) -> Function:
     return Function(python, signature)
 
 
-def _call_carry(mask, t, begin, rows, end, units, states, source, target):
-    _carry(mask, t, begin, rows, end, units, states, source, target)
+def _call_carry(mask, t, first, rows, end, units, states, source, target):
+    _carry(mask, t, first, rows, end, units, states, source, target)
 
 
-def _call_zone_out(zone, t, begin, rows, units, h, before, own, after):
-    _zone_out(zone, t, begin, rows, units, h, before, own, after)
+def _call_zone_out(zone, t, first, rows, batch, units, h, before, own, after):
+    _zone_out(zone, t, first, rows, batch, units, h, before, own, after)
 
 
-def _call_set_aside(mask, t, begin, rows, units, states, after, kept, z):
-    _set_aside(mask, t, begin, rows, units, states, after, kept, z)
+def _call_set_aside(mask, t, first, rows, units, states, after, kept, z):
+    _set_aside(mask, t, first, rows, units, states, after, kept, z)
 
 
-def _call_restore(mask, t, begin, rows, end, used, units, states, after, kept, before, z):
-    _restore(mask, t, begin, rows, end, used, units, states, after, kept, before, z)
+def _call_restore(mask, t, first, rows, end, used, units, states, after, kept, before, z):
+    _restore(mask, t, first, rows, end, used, units, states, after, kept, before, z)
 
 
-def _call_hold(zone, mask, t, begin, rows, units, h, after, kept):
-    _hold(zone, mask, t, begin, rows, units, h, after, kept)
+def _call_hold(zone, mask, t, first, rows, batch, units, h, after, kept):
+    _hold(zone, mask, t, first, rows, batch, units, h, after, kept)
 
 
 def _call_release(states, lo, hi, kept, before):
@@ -169,10 +172,10 @@ def _call_release(states, lo, hi, kept, before):
 
 
 carry = _function(_call_carry, "m", "iiiiii", "aa")
-zone_out = _function(_call_zone_out, "z", "iiiii", "aaa")
+zone_out = _function(_call_zone_out, "z", "iiiiii", "aaa")
 set_aside = _function(_call_set_aside, "m", "iiiii", "aaa")
 restore = _function(_call_restore, "m", "iiiiiii", "aaaa")
-hold = _function(_call_hold, "zm", "iiiii", "aa")
+hold = _function(_call_hold, "zm", "iiiiii", "aa")
 release = _function(_call_release, "i", "pp", "aa")
 
 

@@ -1,7 +1,7 @@
 """Gradients of the weights, from the gate gradients that BPTT left in its buffer; notation as in `elman.kernels.scan`.
 
-Blocks of (t, b) rows are summed from the last steps to the first, so that the segments of a recurrence with
-checkpoints, which become known in that order, give the same sums.
+Blocks of `time_block` steps are summed from the last to the first, so that the segments of a recurrence with
+checkpoints, which become known in that order, give the same sums; in a block band after band.
 """
 
 from __future__ import annotations
@@ -13,19 +13,21 @@ from elman.kernels.simd import gather, pointer, pointer_at
 
 STEP_ROWS = 256
 """Rows (t, b) of gate gradients packed at a time: 256 x 2 vectors of float32 are 32 KiB, the first-level cache."""
+UNBANDED = np.int64(1 << 40)
+"""Rows of a product that all lie evenly."""
 
 
 @helper
-def _pack_gradients(z, t, steps, b, rows, units, width, q, count, panel, po, sums, mo):
+def _pack_gradients(z, k, t, steps, rows, units, width, q, count, panel, po, sums, mo):
     """Copy `rows` sequences of `steps` steps of one panel's gate gradients side by side, and sum them for the bias."""
-    n, block = z.shape[2], units // width
+    m, block = z.shape[3], units // width
     q1 = q + count - 1
     zp, pp, mp = pointer(z), pointer(panel), pointer(sums)
     for i in range(steps):
-        base = (t + i) * z.shape[1] * n + b * units
+        base = (k * z.shape[1] + t + i) * z.shape[2] * m
         places = (
-            base + (q // block) * n + (q % block) * width,
-            base + (q1 // block) * n + (q1 % block) * width,
+            base + (q // block) * m + (q % block) * width,
+            base + (q1 // block) * m + (q1 % block) * width,
         )
         to = po + i * rows * count * width
         if count == 2:
@@ -43,11 +45,11 @@ def _accumulate(multiply, features, count, width, ap, ao, feature, sequence, ste
         inner, inner_stride, outer, outer_stride = steps, step, one, zero
     pp, mp = pointer(panel), pointer(sums)
     invoke(
-        multiply, features, count, width, count,
-        ap, zero, zero, zero, zero,
-        ap, ao, feature, inner_stride, inner, outer_stride, outer,
+        multiply, features, UNBANDED, count, width, count,
+        ap, zero, (zero, zero), zero, zero,
+        ap, ao, (feature, zero), inner_stride, inner, outer_stride, outer,
         pp, po, inner * outer, zero,
-        mp, mo, zero, count * width, mp, mo, zero, count * width,
+        mp, mo, zero, (count * width, zero), mp, mo, zero, (count * width, zero),
     )  # fmt: skip
 
 
@@ -66,34 +68,35 @@ def _unpack(sums, mo, row, features, q, count, width, units, h, gates, target):
 
 @helper
 def _chunk_gradient(
-    tasks, multiply, x, x_strides, units, s, hidden, z, operand, width, used, time_block, panel, po, sums
+    tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, used, time_block, panel, po, sums
 ):
     """Sums of all weights in the columns of a few panels over (t, b), in one fixed order.
 
     Panels go together so that a block of x and h, fetched once, serves all of them from the second-level cache.
     """
-    steps, n = z.shape[0], z.shape[2]
-    batch = n // units
+    m = z.shape[3]
+    band = m // units
     xb, xt, xi = x_strides
     for block in range((steps - 1) // time_block, -1, -1):
         t = block * time_block
         nt = min(time_block, steps - t)
         rows = batch if used.size == 0 else used[t]
-        for b in range(0, rows, STEP_ROWS):
-            nb = min(rows - b, STEP_ROWS)
+        for b in range(0, rows, band):
+            nb, k = min(rows - b, band), b // band
             for i in range(tasks.shape[0]):
                 q, count, kx, kh, is_late, _, start = tasks[i]
                 recurrent = start + kx * count * width
                 bias = recurrent + kh * count * width
-                _pack_gradients(z, t, nt, b, nb, units, width, q, count, panel, po, sums, bias)
+                _pack_gradients(z, k, t, nt, nb, units, width, q, count, panel, po, sums, bias)
                 if kx > 0:
                     _accumulate(
                         multiply, kx, count, width, pointer_at(x, z), b * xb + t * xt, xi, xb, xt, nb, nt,
                         panel, po, sums, start,
                     )  # fmt: skip
                 if kh > 0:
-                    source, step = (z, z.shape[1] * n) if is_late else (s, s.shape[1] * n)
-                    ao = t * step + b * units + (operand * n if is_late else hidden * n)
+                    source, row = (z, operand) if is_late else (s, hidden)
+                    step = source.shape[2] * m
+                    ao = (k * source.shape[1] + t) * step + row * m
                     _accumulate(
                         multiply, kh, count, width, pointer(source), ao, np.int64(1), units, step, nb, nt,
                         panel, po, sums, recurrent,
@@ -119,8 +122,8 @@ def _finish(tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
 
 @Entry
 def weight_gradients(
-    bounds, tasks, chunk, multiply, x, x_strides, units, s, hidden, z, operand, h, width, x_gates, h_gates, used,
-    time_block, begins, ends, panel, sums, dw, dr, db,
+    bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates, h_gates,
+    used, time_block, begins, ends, panel, sums, dw, dr, db,
 ):  # fmt: skip
     """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
 
@@ -140,7 +143,7 @@ def weight_gradients(
                     for e in range(start, start + (part[j, 2] + part[j, 3] + 1) * part[j, 1] * width):
                         sums[e] = 0
             _chunk_gradient(
-                part, multiply, x, x_strides, units, s, hidden, z, operand, width, used, time_block,
+                part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, used, time_block,
                 panel, i * size, sums,
             )  # fmt: skip
             if ends:

@@ -136,7 +136,5 @@ class Dense(Layer):
         if self.activation == "softmax":
             dy = softmax_backward(self._output, dy)
         flat = dy.ndim == 2
-        dx, _ = self._tape.run_backward(
-            dy[:, None] if flat else dy, [None], self._targets, input_gradient=input_gradient
-        )
+        dx = self._tape.run_backward(dy[:, None] if flat else dy, None, self._targets, input_gradient=input_gradient)
         return dx[:, 0] if flat and input_gradient else dx

@@ -275,7 +275,7 @@ class RNN(Layer):
         return self.mask[:, ::-1] if self.go_backwards else self.mask
 
     def _output(self, tape: Tape) -> np.ndarray:
-        y = tape.outputs if self.return_sequences else tape.state[0]
+        y = tape.outputs if self.return_sequences else tape.outputs[:, 0]
         if self._zeroed():
             y = y * self.output_mask(y)[..., None]
         return y
@@ -293,28 +293,26 @@ class RNN(Layer):
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Backpropagation through time."""
-        dx, _ = self.backward_through_time(dy, input_gradient=input_gradient, norms=self.norms)
-        return dx
+        return self.backward_through_time(dy, input_gradient=input_gradient, norms=self.norms)
 
     def backward_through_time(
         self, dy: np.ndarray, *, input_gradient: bool, norms: np.ndarray | None = None
-    ) -> tuple[np.ndarray | None, list[np.ndarray]]:
-        """Gradients of x and of the first states; `norms` (T, B) gets the length of the gradient of each h."""
+    ) -> np.ndarray | None:
+        """Gradient of x; `norms` (T, B) gets the length of the gradient of each h."""
         tape = self._tape
         dy = with_activity_gradient(self.activity_regularizer, self._y, dy)
         if self._zeroed():
             dy = dy * self.output_mask(dy)[..., None]
-        rest = [None] * (self._cell().states - 1)
-        sequence, state = (dy, [None, *rest]) if self.return_sequences else (None, [dy, *rest])
-        dx, d_initial = tape.run_backward(sequence, state, self._targets, input_gradient=input_gradient, norms=norms)
+        outputs = dy if self.return_sequences else dy[:, None]
+        dx = tape.run_backward(outputs, None, self._targets, input_gradient=input_gradient, norms=norms)
         if self.learn_initial_state:
-            for target, d in zip(self.gradients[-1], d_initial, strict=True):
+            for target, d in zip(self.gradients[-1], tape.state_gradients(), strict=True):
                 # States that were carried over depend on no parameter.
                 target[...] = 0 if self._carried else d.sum(axis=0)
         if input_gradient:
             dx = dx[:, ::-1] if self.go_backwards else dx
             dx = dx if self._x_drop is None else dx * self._x_drop
-        return dx, d_initial
+        return dx
 
     def states_at(self, t: int | None = None) -> list[np.ndarray]:
         """Copies of the states before step t of the last forward, which was for training; of the last without t."""

@@ -255,8 +255,8 @@ class SegmentRNN(Layer):
             dh = self._drop(dh)
         states = []
         for part in self._decoder[::-1]:
-            du, d_initial = part.backward_through_time(dh, input_gradient=True)
-            dh = du[:, 0]
+            dh = part.backward_through_time(dh, input_gradient=True)[:, 0]
+            d_initial = part._tape.state_gradients()
             states.append([d.reshape(batch, self._segments, self.units).sum(axis=1) for d in d_initial])
         dx = np.zeros(self._x_shape, dy.dtype) if input_gradient else None
         self._backward_inputs(dh.reshape(batch, self._segments, self.units), dx)
@@ -283,7 +283,7 @@ class SegmentRNN(Layer):
         """Backpropagation through the segments of the past, from the gradients of the last states."""
         dh = None
         for part, other, d_state in zip(self._encoder[::-1], self._decoder[::-1], states, strict=True):
-            dh, _ = part._tape.run_backward(dh, d_state, part._targets, input_gradient=True)
+            dh = part._tape.run_backward(dh, d_state, part._targets, input_gradient=True)
             for gradient, more in zip(part.gradients, other.gradients, strict=True):
                 gradient += more
         d_columns = self._embedding.backward(dh, input_gradient=dx is not None)

@@ -252,10 +252,10 @@ def gradients(
     options = problem.path.arguments(dtype)
     tape = problem.recurrence(dtype).forward(x, parameters, state, training=True, sequences=True, **options)
     targets = [np.full_like(p, np.nan) for p in parameters]
-    cast = [None if v is None else v.astype(dtype) for v in d_state]
+    cast = None if all(v is None for v in d_state) else [None if v is None else v.astype(dtype) for v in d_state]
     d_outputs = None if d_outputs is None else d_outputs.astype(dtype)
-    dx, d_initial = tape.run_backward(d_outputs, cast, targets, input_gradient=True)
-    return [dx.copy(), *targets, *(v.copy() for v in d_initial)]
+    dx = tape.run_backward(d_outputs, cast, targets, input_gradient=True)
+    return [dx.copy(), *targets, *(v.copy() for v in tape.state_gradients())]
 
 
 def _losses(problem: Problem) -> dict[str, tuple[np.ndarray | None, list[np.ndarray | None]]]:
@@ -263,7 +263,8 @@ def _losses(problem: Problem) -> dict[str, tuple[np.ndarray | None, list[np.ndar
     none = [None] * problem.cell.states
     return {
         "gradient of all outputs": (problem.d_outputs, none),
-        "gradient of the last output": (None, [problem.d_state[0], *none[1:]]),
+        "gradient of the last output": (problem.d_outputs[:, -1:], none),
+        "gradient of the last h": (None, [problem.d_state[0], *none[1:]]),
         "gradient of the last states": (None, list(problem.d_state)),
         "gradient of outputs and last states": (problem.d_outputs, list(problem.d_state)),
     }
@@ -271,7 +272,7 @@ def _losses(problem: Problem) -> dict[str, tuple[np.ndarray | None, list[np.ndar
 
 def _value(problem: Problem, d_outputs: np.ndarray | None, d_state: Sequence[np.ndarray | None]) -> float:
     outputs, states = run(problem, np.float64)
-    total = 0.0 if d_outputs is None else np.vdot(d_outputs, outputs)
+    total = 0.0 if d_outputs is None else np.vdot(d_outputs, outputs[:, -d_outputs.shape[1] :])
     return float(total + sum(np.vdot(d, s) for d, s in zip(d_state, states, strict=True) if d is not None))
 
 

@@ -38,17 +38,17 @@ class Runner:
         )
         found = [tape.outputs.copy(), *(s.copy() for s in tape.state)]
         targets = [np.full_like(p, np.nan) for p in self.parameters]
-        dx, d_initial = tape.run_backward(self.d_outputs, self.d_state, targets, input_gradient=True)
-        return [*found, dx.copy(), *targets, *(v.copy() for v in d_initial)]
+        dx = tape.run_backward(self.d_outputs, self.d_state, targets, input_gradient=True)
+        return [*found, dx.copy(), *targets, *(v.copy() for v in tape.state_gradients())]
 
     def cut(self, rows: int) -> None:
-        """From now on run in parallel, in shards of at most `rows` sequences."""
+        """From now on run in parallel, in shards of at most `rows` sequences, or one band."""
         batch, steps, _ = self.x.shape
         segment = self.recurrence.segment(batch, steps, self.options["checkpoint"])
         noise = Noise(*(self.options[name] is not None for name in ("drop", "zoneout")))
         frame = self.recurrence._frame(batch, segment, training=True, sequences=True, noise=noise)
         frame.parallel = frame.pack_parallel = True
-        frame.most_rows = rows
+        frame.most_rows = -(-rows // frame.band) * frame.band
 
     def poison(self) -> None:
         """Fill all memory that calls reuse, padding included, with NaN."""
@@ -130,7 +130,7 @@ def _check_masked_tail(name: str, r: Runner, lengths: np.ndarray) -> None:
         d_outputs = r.d_outputs[row, :n].copy()
         d_outputs[:, -1] += r.d_outputs[row, n:].sum(axis=1)  # its last output is repeated to the end
         targets = [np.empty_like(p) for p in r.parameters]
-        short, _ = tape.run_backward(d_outputs, [d[row] for d in r.d_state], targets, input_gradient=True)
+        short = tape.run_backward(d_outputs, [d[row] for d in r.d_state], targets, input_gradient=True)
         check_close(f"{name}, dx of sequence {b}", dx[row, :n], short, 1e-3 if short.dtype == np.float32 else 1e-10)
         if dx[row, n:].any():
             raise AssertionError(f"{name}: a masked step of sequence {b} has a gradient")
