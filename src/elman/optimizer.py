@@ -284,7 +284,10 @@ class Optimizer(ABC):
         elif self.clipvalue is not None and not kernels.clip_values(1, gradients, where.pieces, self.clipvalue):
             return False
         numbers = self.numbers(self.iterations + 1)
-        hyper = np.array(((self.weight_decay or 0.0) * self.learning_rate, *numbers), slots.dtype)
+        hyper = np.empty(len(numbers) + 1, slots.dtype)
+        hyper[0] = (self.weight_decay or 0.0) * self.learning_rate
+        for k, number in enumerate(numbers, 1):
+            hyper[k] = number
         update, decay = self.kernel.handle(slots.dtype), kernels.decay.handle(slots.dtype)
         return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad)
 

@@ -34,6 +34,7 @@ class Stack(Trainer):
         self._all_recurrent: list[RNN] = []
         self._carrying_layers: list[RNN] = []
         self._stateful_layers: list[RNN] = []
+        self._last_shapes: tuple[Shape, Shape] = ((), ())  # of an input, and the output for it
         super().__init__(self.seed)
         if isinstance(layers, Layer):
             raise TypeError("layers: expected a sequence of layers, got one layer")
@@ -179,6 +180,10 @@ class Stack(Trainer):
             self.layers[0].check_values(argument, x)
         return x
 
+    def _check_values(self, x: np.ndarray, y: np.ndarray) -> None:
+        self.layers[0].check_values("x", x)
+        self.loss._check_values("y", y)
+
     def _wants_sequences(self, x: np.ndarray) -> bool:
         """Whether the layers cannot take the vectors x (N, T), but can take them as sequences of one feature."""
 
@@ -212,7 +217,12 @@ class Stack(Trainer):
             self.build(self._shape_for(x))
 
     def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
-        return (len(x), *self._shapes(x.shape[1:])[-1])
+        given, found = self._last_shapes
+        if given != x.shape[1:]:
+            given, found = x.shape[1:], self._shapes(x.shape[1:])[-1]
+            if self._vector is not None:  # no layer is added any more
+                self._last_shapes = given, found
+        return (len(x), *found)
 
     # ---- arithmetic
 

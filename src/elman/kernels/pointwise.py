@@ -84,8 +84,26 @@ def expm1(x: Any) -> Any:
     return kind(np.expm1(np.clip(x, _LOW[size], _HIGH[size])))
 
 
+def _clamped(x: Any) -> Any:
+    """x held where `_parts` is right; used by compiled code alone."""
+    raise AssertionError("compiled code only")
+
+
+@inlined(_clamped)
+def _clamped_compiled(x):
+    size = 4 if x is types.float32 else 8
+    kind = np.float32 if size == 4 else np.float64
+    low, high = kind(_LOW[size]), kind(_HIGH[size])
+
+    def run(x):
+        y = high if x > high else x
+        return low if y < low else y
+
+    return run
+
+
 def _parts(x: Any) -> Any:
-    """(2^n, expm1(r)) of a clamped x; used by compiled code alone."""
+    """(2^n, expm1(r)) of an x in range; used by compiled code alone."""
     raise AssertionError("compiled code only")
 
 
@@ -93,7 +111,7 @@ def _parts(x: Any) -> Any:
 def _parts_compiled(x):
     size = 4 if x is types.float32 else 8
     kind = np.float32 if size == 4 else np.float64
-    low, high, log2e, half = (kind(v) for v in (_LOW[size], _HIGH[size], _LOG2E, 0.5))
+    log2e, half = kind(_LOG2E), kind(0.5)
     minus_first, minus_second = kind(-_LN2_HIGH[size]), kind(-_LN2_LOW[size])
     q = tuple(kind(c) for c in _Q[size])
 
@@ -112,10 +130,8 @@ def _parts_compiled(x):
     poly = force_inlined(polynomial)
 
     def run(x):
-        y = high if x > high else x
-        y = low if y < low else y
-        n = np.floor(_fma(y, log2e, half))
-        r = _fma(n, minus_second, _fma(n, minus_first, y))
+        n = np.floor(_fma(x, log2e, half))
+        r = _fma(n, minus_second, _fma(n, minus_first, x))
         return _power_of_two(n), _fma(r * r, poly(r), r)
 
     return run
@@ -124,7 +140,7 @@ def _parts_compiled(x):
 @inlined(exp)
 def _exp_compiled(x):
     def run(x):
-        power, part = _parts(x)
+        power, part = _parts(_clamped(x))
         return _fma(power, part, power)
 
     return run
@@ -135,7 +151,7 @@ def _expm1_compiled(x):
     one = np.float32(1) if x is types.float32 else np.float64(1)
 
     def run(x):
-        power, part = _parts(x)
+        power, part = _parts(_clamped(x))
         return _fma(power, part, power - one)
 
     return run
@@ -150,9 +166,13 @@ def sigmoid(x: Any) -> Any:
 @inlined(sigmoid)
 def _sigmoid_compiled(x):
     one = np.float32(1) if x is types.float32 else np.float64(1)
+    limit = one * _HIGH[4 if x is types.float32 else 8]
 
     def run(x):
-        return one / (one + exp(-x))
+        # Clamped before the sign is turned, which then costs nothing.
+        y = -limit if x < -limit else x
+        power, part = _parts(-(limit if y > limit else y))
+        return one / (one + _fma(power, part, power))
 
     return run
 
@@ -166,12 +186,12 @@ def tanh(x: Any) -> Any:
 def _tanh_compiled(x):
     kind = np.float32 if x is types.float32 else np.float64
     # tanh rounds to 1 from here on; also keeps e + 2 far from overflow.
-    two, limit = kind(2), kind(20 if kind is np.float32 else 40)
+    one, two, limit = kind(1), kind(2), kind(20 if kind is np.float32 else 40)
 
     def run(x):
         size = abs(x)
-        size = limit if size > limit else size
-        e = expm1(two * size)
+        power, part = _parts(two * (limit if size > limit else size))
+        e = _fma(power, part, power - one)
         return np.copysign(e / (e + two), x)
 
     return run

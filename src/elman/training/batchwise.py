@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman.data import Lanes, Windows
+from elman.kernels.elementwise import all_finite
 from elman.masks import checked_steps
 from elman.training import loop
 from elman.training.batches import Batch
@@ -28,6 +29,10 @@ class Batchwise(Steps):
     @abstractmethod
     def _check_x(self, x: Any, argument: str = "x", like: np.ndarray | None = None) -> np.ndarray | Windows:
         """x as (N, *input shape) in its own dtype. A model not built yet stays so; `like`, or x, gives its shape."""
+
+    @abstractmethod
+    def _check_values(self, x: np.ndarray, y: np.ndarray) -> None:
+        """ValueError for finite values that the first layer or the loss cannot take."""
 
     @abstractmethod
     def _build_for(self, x: np.ndarray) -> None:
@@ -155,23 +160,52 @@ class Batchwise(Steps):
         >>> isinstance(model.train_on_batch(np.ones((4, 3, 2)), np.ones(4)), float)
         True
         """
-        rows = self._rows(x, y, sample_weight, class_weight, lengths=lengths, mask=mask)
-        return self._on_batch(self.train_step, rows, return_dict=return_dict)
+        batch = self._repeated(x, y) if sample_weight is class_weight is lengths is mask is None else None
+        if batch is None:
+            rows = self._rows(x, y, sample_weight, class_weight, lengths=lengths, mask=mask)
+            batch = self._checked_batch(x, y, rows)
+        return self._on_batch(self.train_step, batch, return_dict=return_dict)
 
     def test_on_batch(
         self, x: Any, y: Any = None, sample_weight: Any = None, return_dict: bool = False,
         *, lengths: Any = None, mask: Any = None,
     ) -> float | list[float] | dict[str, float]:  # fmt: skip
         """Loss and metrics on one batch; arguments and errors as in `fit`, result as in `evaluate`."""
-        rows = self._rows(x, y, sample_weight, lengths=lengths, mask=mask)
-        return self._on_batch(self.test_step, rows, return_dict=return_dict)
+        batch = self._repeated(x, y) if sample_weight is lengths is mask is None else None
+        if batch is None:
+            batch = self._checked_batch(x, y, self._rows(x, y, sample_weight, lengths=lengths, mask=mask))
+        return self._on_batch(self.test_step, batch, return_dict=return_dict)
 
-    def _on_batch(self, step: Callable, rows: Rows, *, return_dict: bool) -> Any:
+    def _checked_batch(self, x: Any, y: Any, rows: Rows) -> Batch:
+        """The batch that x and y are, checked as `rows`; what `_repeated` needs to know of them is kept."""
         if self._scores is None:
             self._scores = self._ready(rows)
+        batch = self._whole(rows)
+        plain = batch.w is batch.mask is rows.counts is None and all(
+            type(given) is np.ndarray and given.dtype == self.dtype and given.shape == used.shape
+            for given, used in ((x, batch.x), (y, batch.y))
+        )
+        self._form = (x.shape, x.dtype, y.shape, y.dtype) if plain else None
+        return batch
+
+    def _repeated(self, x: Any, y: Any) -> Batch | None:
+        """The batch, if x and y need no conversion and have the form of the last ones; then only values are checked.
+
+        None also for wrong values: the general way finds out what to say. After large kernels all code is cold; this
+        one takes 10 us of a step, the general way 150 (LSTM (32,100,8,64)).
+        """
+        if self._form is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
+            return None
+        if (x.shape, x.dtype, y.shape, y.dtype) != self._form or not (x.flags.c_contiguous and y.flags.c_contiguous):
+            return None
+        if not (all_finite(x) and all_finite(y)):
+            return None
+        self._check_values(x, y)
+        return Batch(x, y)
+
+    def _on_batch(self, step: Callable, batch: Batch, *, return_dict: bool) -> Any:
         self._ready_optimizer()
         scores = self._scores
-        batch = self._whole(rows)
         with self.lock:
             scores.reset()
             scores.add(batch, *step(batch))

@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import checks
 from elman.data import Permutation, Windows
+from elman.kernels.elementwise import within
 from elman.loss import Loss, row_weights
 from elman.masks import expanded
 from elman.memory import Buffers
@@ -17,6 +18,9 @@ from elman.registry import number
 from elman.training.batches import Batch
 
 _FINITE_BYTES = 1 << 24
+
+# Largest numbers of the dtypes that a kernel checks.
+_COMPILED = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
 
 # A permutation of more rows than this is computed as it is needed, not stored: 8 bytes per row.
 _STORED_ORDER = 1 << 20
@@ -27,14 +31,13 @@ def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
     if array.dtype.kind != "f":
         return
     rows = max(1, _FINITE_BYTES // max(1, array[:1].nbytes))
-    limit = float(np.finfo(dtype).max)
+    limit = _COMPILED[dtype]
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
-        # Opposite infinities, or finite values whose sum is not, fall through to the exact test.
-        with np.errstate(over="ignore", invalid="ignore"):
-            if array.dtype.itemsize <= dtype.itemsize:
-                clean = np.isfinite(part.sum(dtype=np.float64))
-            else:
+        if array.dtype in _COMPILED and part.flags.c_contiguous:
+            clean = within(1, part.reshape(-1), min(limit, _COMPILED[array.dtype]))
+        else:
+            with np.errstate(invalid="ignore"):
                 clean = -limit <= part.min() and part.max() <= limit
         if not clean:
             # Slow and exact: name the first bad value by its index in the whole array.

@@ -267,6 +267,7 @@ class Steps(ABC):
         self.optimizer.owner = weakref.ref(self)
         self._loss_weight, self._metric_names = weight, names
         self._scores: loop.Scores | None = None
+        self._form: tuple | None = None  # of the last batch that needed no conversion
         self._optimizer_ready = False
         if self._vector is not None:
             self._ready_optimizer()
