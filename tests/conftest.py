@@ -37,6 +37,14 @@ def rng():
     return np.random.default_rng(20240229)
 
 
+@pytest.fixture
+def blocks_of_four(monkeypatch):
+    """Weight gradients summed in blocks of 4 steps, so that short sequences have segments between checkpoints."""
+    from elman.recurrence import Recurrence
+
+    monkeypatch.setattr(Recurrence, "time_block", lambda self, batch: 4)
+
+
 @pytest.fixture(scope="session")
 def kernel_cache():
     """The directory of this run's kernels; subprocesses put theirs below it."""

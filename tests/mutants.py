@@ -263,7 +263,6 @@ class Paths:
     @np.errstate(all="ignore")
     def run(self, problem):
         r = Runner(problem, np.float64)
-        r.recurrence.time_block = lambda batch: 2
         r.cut(2)
         if problem.path.mask is not None:
             r.x[~problem.path.mask] = np.finfo(np.float64).max

@@ -82,7 +82,7 @@ def test_norms_are_those_of_finite_differences_through_two_layers_and_masks(back
     assert report["two"].ratio == pytest.approx(report["two"].norms[read[0]] / report["two"].norms[read[1]])
 
 
-def test_norms_of_an_lstm_are_the_gradients_of_the_states_of_a_split_sequence(rng):
+def test_norms_of_an_lstm_are_the_gradients_of_the_states_of_a_split_sequence(rng, blocks_of_four):
     b, steps, units = 64, 10, 2
     x, y = rng.normal(size=(b, steps, 2)), rng.normal(size=(b, steps, units))
     model = made([LSTM(units, return_sequences=True)])
@@ -427,8 +427,8 @@ def test_a_planted_nan_is_found_at_its_layer_step_and_sample(rng):
     assert skipped(model, x, y) == "forward: layer 'back', step 4, gate 'h': inf (sample 1, unit 1)"
 
 
-def test_a_gate_or_a_state_that_overflows_is_named_with_its_step(rng):
-    x, y = np.zeros((64, 9, 2)), np.zeros((64, 2))  # 64 sequences: segments of 4 steps are not rounded up
+def test_a_gate_or_a_state_that_overflows_is_named_with_its_step(rng, blocks_of_four):
+    x, y = np.zeros((64, 9, 2)), np.zeros((64, 2))
     x[2, 5, 1] = 1e200
     for checkpoint in (None, 4):
         model = made([LSTM(2, activation="linear", checkpoint=checkpoint)])
@@ -479,7 +479,7 @@ def test_an_overflow_on_the_way_back_alone():
 
 
 @pytest.mark.parametrize(("b", "checkpoint"), [(1, None), (64, 4)])
-def test_states_that_are_not_finite_are_not_carried_on(b, checkpoint):
+def test_states_that_are_not_finite_are_not_carried_on(b, checkpoint, blocks_of_four):
     layer = SimpleRNN(1, activation="linear", stateful=True, checkpoint=checkpoint, name="rnn")
     model = made([layer, Dense(1)], features=1, optimizer=SGD(0.0))
     model.set_weights([np.ones((1, 1)), np.full((1, 1), 1e20), np.zeros(1), np.full((1, 1), 1e-300), np.zeros(1)])

@@ -162,7 +162,7 @@ def fitted(threads=1, **options):
         return [*model.get_weights(), model.predict(x)]
 
 
-def test_bits_depend_neither_on_threads_nor_on_checkpoints(thread_counts):
+def test_bits_depend_neither_on_threads_nor_on_checkpoints(thread_counts, blocks_of_four):
     first = fitted()
     for threads in thread_counts:
         same(fitted(threads), first)

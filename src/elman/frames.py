@@ -6,7 +6,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman.kernels.simd import VECTORS, address
+from elman.kernels.simd import ROWS, VECTORS, address
 from elman.plans import band_rows
 
 # Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
@@ -98,7 +98,7 @@ class Frame:
     def _make_backward(self, owner: Any, threads: int, input_gradient: bool) -> tuple:
         batch, steps = self.batch, self.steps
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
-        columns = cell.gates * owner.units
+        columns, recurrent = cell.gates * owner.units, owner.units * bool(cell.h)
         padded_inputs = -(-owner.inputs // plan.width) * plan.width if input_gradient else 0
         # One more slot and row than there are states: scratch for masks and dropout.
         d = take("d", (len(self.s), 3, cell.states + 1, self.s.shape[3]), dtype)
@@ -109,5 +109,8 @@ class Frame:
         time_block = owner.time_block(batch)
         panel_rows = min(steps, time_block) * self.band
         panel = take("panel", (threads * panel_rows * VECTORS * plan.width,), dtype)
+        features = sum(-(-n // ROWS) * ROWS for n in (owner.inputs, recurrent, recurrent * (cell.late is not None)))
+        packs = owner.packs_features(threads)
+        packed = take("packed", (threads * panel_rows * features * packs,), dtype)
         sums = take("sums", (plan.sums,), dtype)
-        return d, dx, rt, wt, du, panel, sums, time_block
+        return d, dx, rt, wt, du, panel, packed, sums, time_block

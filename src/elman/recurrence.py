@@ -16,9 +16,11 @@ from elman.memory import Buffers
 from elman.plans import band_rows, make_plan, panel_bounds, row_bounds, shared
 from elman.threads import usable_threads
 
-# Panels whose weight gradients are summed together, and the rows of their matrix (I + H) up to which a block of 256
-# (t, b) rows of x and h stays in the second-level cache beside their sums; above it the block is 128 rows.
-_CHUNK, _BLOCKED_ROWS = 4, 384
+# Rows of the weights (I + H) up to which 256 rows (t, b) of x and h stay in the second-level cache; above it 128 do.
+_BLOCKED_ROWS = 384
+# Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels of a
+# thread; otherwise a few panels at a time share a block that is read where it lies.
+_PACKED_UNITS, _PACKED_PANELS, _CHUNK = 128, 6, 4
 
 _MOST_FRAMES = 8
 
@@ -75,6 +77,10 @@ class Recurrence:
         """Steps whose weight gradients are summed together."""
         rows = weights.STEP_ROWS if self.inputs + self.units <= _BLOCKED_ROWS else weights.STEP_ROWS // 2
         return max(1, rows // band_rows(batch))
+
+    def packs_features(self, threads: int) -> bool:
+        """Whether x and h are packed for the weight gradients; a matter of speed alone."""
+        return self.plan.padded >= _PACKED_UNITS and len(self.plan.panels) >= _PACKED_PANELS * threads
 
     def tasks(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
         """The panels of the weight gradients, shared out to threads."""
@@ -354,7 +360,7 @@ class Tape:
         self._used = True
         r, frame, threads = self._recurrence, self._frame, self.threads
         plan = r.plan
-        d, dx, rt, wt, du, panel, sums, time_block = frame.backward_arrays(
+        d, dx, rt, wt, du, panel, packed, sums, time_block = frame.backward_arrays(
             r, threads, input_gradient=input_gradient
         )
         kernel, recurrent, _, _ = self._parameters
@@ -370,7 +376,7 @@ class Tape:
                 if value is not None:
                     frame.put(d[:, 0, k], value)
         norms = _NO_NORMS if norms is None else norms
-        scratch = d, du, rt, wt, panel, sums, time_block
+        scratch = d, du, rt, wt, panel, packed, sums, time_block
         if self._checkpoints is None:
             if du.size:
                 du[...] = 0
@@ -422,7 +428,7 @@ class Tape:
     ) -> int:  # fmt: skip
         """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
         r, frame, threads = self._recurrence, self._frame, self.threads
-        d, du, rt, wt, panel, sums, time_block = scratch
+        d, du, rt, wt, panel, packed, sums, time_block = scratch
         plan = r.plan
         # Without a gradient of the outputs the kernel reads no step of it; any address will do.
         outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
@@ -436,9 +442,9 @@ class Tape:
         tasks, bounds = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         weights.weight_gradients(
-            threads, bounds, tasks, _CHUNK, product, *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z,
+            threads, bounds, tasks, len(tasks) if packed.size else _CHUNK, product, *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z,
             plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, used, time_block, *ends,
-            panel, sums, *gradients[:3],
+            panel, packed, sums, *gradients[:3],
         )  # fmt: skip
         return steps % 2
 

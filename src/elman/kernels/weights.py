@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 
 from elman.jit import Entry, helper, invoke, prange
-from elman.kernels.simd import gather, pointer, pointer_at
+from elman.kernels.simd import ROWS, element, gather, pointer, pointer_at
 
 STEP_ROWS = 256
 """Rows (t, b) of gate gradients packed at a time: 256 x 2 vectors of float32 are 32 KiB, the first-level cache."""
@@ -37,6 +37,29 @@ def _pack_gradients(z, k, t, steps, rows, units, width, q, count, panel, po, sum
 
 
 @helper
+def _pack_features(source, so, feature, sequence, step, features, rows, steps, target, to):
+    """Copy the features of `steps` steps of `rows` sequences to bands of ROWS features, each of which lies in one piece.
+
+    Strides are named by what they step over. A sequence's features a power of two apart, as those of h often are, meet
+    in a few sets of the first-level cache: LSTM (64,100,8,128) took 1.3 times as long without the copy.
+    """
+    length = rows * steps
+    for i in range(steps):
+        for b in range(rows):
+            place, line = so + i * step + b * sequence, to + (i * rows + b) * ROWS
+            whole = 0
+            if feature == 1:
+                whole = features // ROWS * ROWS
+                for f in range(0, whole, ROWS):
+                    t = np.uint64(line + f * length)
+                    for j in range(np.uint64(ROWS)):
+                        target[t + j] = element(source, place + f + j)
+            for f in range(whole, features):
+                k = f // ROWS
+                target[line + k * ROWS * length + f - k * ROWS] = element(source, place + f * feature)
+
+
+@helper
 def _accumulate(multiply, features, count, width, ap, ao, feature, sequence, step, rows, steps, panel, po, sums, mo):
     """``sums += A^T panel`` over `steps` steps of `rows` sequences; A's strides are named by what they step over."""
     zero, one = np.int64(0), np.int64(1)
@@ -50,6 +73,21 @@ def _accumulate(multiply, features, count, width, ap, ao, feature, sequence, ste
         ap, ao, (feature, zero), inner_stride, inner, outer_stride, outer,
         pp, po, inner * outer, zero,
         mp, mo, zero, (count * width, zero), mp, mo, zero, (count * width, zero),
+    )  # fmt: skip
+
+
+@helper
+def _accumulate_packed(multiply, features, count, width, packed, ao, length, panel, po, sums, mo):
+    """The same for what `_pack_features` made of A."""
+    zero, one, band = np.int64(0), np.int64(1), np.int64(ROWS)
+    ap, pp, mp = pointer(packed), pointer(panel), pointer(sums)
+    strides = (count * width, count * width * band)
+    invoke(
+        multiply, features, band, count, width, count,
+        ap, zero, (zero, zero), zero, zero,
+        ap, ao, (one, length * band), band, length, zero, one,
+        pp, po, length, zero,
+        mp, mo, zero, strides, mp, mo, zero, strides,
     )  # fmt: skip
 
 
@@ -68,39 +106,63 @@ def _unpack(sums, mo, row, features, q, count, width, units, h, gates, target):
 
 @helper
 def _chunk_gradient(
-    tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, used, time_block, panel, po, sums
-):
+    tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, used, time_block, panel, po,
+    packed, ao, sums,
+):  # fmt: skip
     """Sums of all weights in the columns of a few panels over (t, b), in one fixed order.
 
-    Panels go together so that a block of x and h, fetched once, serves all of them from the second-level cache.
+    Panels go together so that a block of x and h, fetched and packed once, serves all of them from the second-level
+    cache. Nothing is packed without memory for it, `packed`.
     """
     m = z.shape[3]
     band = m // units
     xb, xt, xi = x_strides
+    xp, one = pointer_at(x, z), np.int64(1)
+    inputs, early, late = np.int64(0), np.int64(0), np.int64(0)
+    for i in range(tasks.shape[0]):
+        inputs = max(inputs, tasks[i, 2])
+        if tasks[i, 4] == 0:
+            early = max(early, tasks[i, 3])
+        else:
+            late = max(late, tasks[i, 3])
     for block in range((steps - 1) // time_block, -1, -1):
         t = block * time_block
         nt = min(time_block, steps - t)
         rows = batch if used.size == 0 else used[t]
         for b in range(0, rows, band):
             nb, k = min(rows - b, band), b // band
+            length = nt * nb
+            s_step, z_step = s.shape[2] * m, z.shape[2] * m
+            so, zo = (k * s.shape[1] + t) * s_step + hidden * m, (k * z.shape[1] + t) * z_step + operand * m
+            # Where x, h and the operand of a late product begin, each in whole bands of features.
+            ho = ao + (inputs + ROWS - 1) // ROWS * ROWS * length
+            mo = ho + (early + ROWS - 1) // ROWS * ROWS * length
+            if packed.size > 0:
+                _pack_features(xp, b * xb + t * xt, xi, xb, xt, inputs, nb, nt, packed, ao)
+                _pack_features(pointer(s), so, one, units, s_step, early, nb, nt, packed, ho)
+                _pack_features(pointer(z), zo, one, units, z_step, late, nb, nt, packed, mo)
             for i in range(tasks.shape[0]):
                 q, count, kx, kh, is_late, _, start = tasks[i]
                 recurrent = start + kx * count * width
                 bias = recurrent + kh * count * width
                 _pack_gradients(z, k, t, nt, nb, units, width, q, count, panel, po, sums, bias)
-                if kx > 0:
-                    _accumulate(
-                        multiply, kx, count, width, pointer_at(x, z), b * xb + t * xt, xi, xb, xt, nb, nt,
-                        panel, po, sums, start,
-                    )  # fmt: skip
-                if kh > 0:
-                    source, row = (z, operand) if is_late else (s, hidden)
-                    step = source.shape[2] * m
-                    ao = (k * source.shape[1] + t) * step + row * m
-                    _accumulate(
-                        multiply, kh, count, width, pointer(source), ao, np.int64(1), units, step, nb, nt,
-                        panel, po, sums, recurrent,
-                    )  # fmt: skip
+                if packed.size > 0:
+                    if kx > 0:
+                        _accumulate_packed(multiply, kx, count, width, packed, ao, length, panel, po, sums, start)
+                    if kh > 0:
+                        place = mo if is_late else ho
+                        _accumulate_packed(multiply, kh, count, width, packed, place, length, panel, po, sums, recurrent)
+                else:
+                    if kx > 0:
+                        _accumulate(
+                            multiply, kx, count, width, xp, b * xb + t * xt, xi, xb, xt, nb, nt, panel, po, sums, start
+                        )
+                    if kh > 0:
+                        source, place, step = (z, zo, z_step) if is_late else (s, so, s_step)
+                        _accumulate(
+                            multiply, kh, count, width, pointer(source), place, one, units, step, nb, nt, panel, po, sums,
+                            recurrent,
+                        )  # fmt: skip
 
 
 @helper
@@ -123,16 +185,16 @@ def _finish(tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
 @Entry
 def weight_gradients(
     bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates, h_gates,
-    used, time_block, begins, ends, panel, sums, dw, dr, db,
+    used, time_block, begins, ends, panel, packed, sums, dw, dr, db,
 ):  # fmt: skip
     """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
 
     Parallel over column panels: shard i works on ``tasks[bounds[i]:bounds[i + 1]]``, `chunk` panels at a time, with its
-    own part of the scratch vector `panel`. No sum crosses a panel, so the bits do not depend on the shards. The sums
+    own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits do not depend on the shards. The sums
     are set to zero if this segment of the time `begins` them and handed over if it `ends` them. `hidden` is the row of
     s the recurrent products took; ``used[t]`` (T, or none) the sequences up to the last that uses a step of t's block.
     """
-    size = panel.size // (bounds.size - 1)
+    size, own = panel.size // (bounds.size - 1), packed.size // (bounds.size - 1)
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
         for k in range(bounds[i], bounds[i + 1], chunk):
@@ -144,7 +206,7 @@ def weight_gradients(
                         sums[e] = 0
             _chunk_gradient(
                 part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, used, time_block,
-                panel, i * size, sums,
+                panel, i * size, packed, i * own, sums,
             )  # fmt: skip
             if ends:
                 _finish(part, width, units, h, x_gates, h_gates, sums, dw, dr, db)

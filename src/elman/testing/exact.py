@@ -21,6 +21,8 @@ class Runner:
     def __init__(self, problem: Any, dtype: Any) -> None:
         self.problem = problem
         self.recurrence: Recurrence = problem.recurrence(dtype)
+        # Short blocks of the weight gradients, so that a few steps make several blocks, and segments of checkpoints.
+        self.recurrence.time_block = lambda batch: 2  # type: ignore[method-assign]
         self.x, self.parameters, self.state = problem.split(dtype)
         self.d_outputs = problem.d_outputs.astype(dtype)
         self.d_state = [d.astype(dtype) for d in problem.d_state]
