@@ -18,8 +18,8 @@ GUARD = 777.5
 
 @helper
 def call(
-    function, rows, band, vectors, width, block, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, pk, first,
-    d, do, dgs, dr, c, co, cgs, cr,
+    function, rows, band, vectors, width, block, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, pk,
+    first, d, do, dgs, dr, c, co, cgs, cr,
 ):  # fmt: skip
     invoke(
         function, rows, band, vectors, width, block, pointer(a), ao, ar, aks, ka, pointer(b), bo, br, bks, kb, bss,
@@ -34,7 +34,7 @@ def panels(matrix, width):
 
 
 def positions(rows, band, row, gap):
-    """Where each row begins if rows of `row` elements lie in bands, with `gap` guards behind each; and the size of all."""
+    """Where rows of `row` elements begin that lie in bands, `gap` guards behind each; strides; the size of all."""
     r = np.arange(rows)
     stride = min(band, rows) * row + gap
     return r // band * stride + r % band * row, (row, stride), -(-rows // band) * stride

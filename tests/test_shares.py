@@ -20,21 +20,30 @@ def masks(steps, batch):
     yield np.arange(steps)[:, None] < lengths
 
 
-def run(mask, block, step, threads):
-    bounds, used = np.full(threads + 1, -7, np.int64), np.full(len(mask), -7, np.int64)
-    share(1, mask.view(np.uint8), block, step, bounds, used)
-    return bounds, used
+def run(mask, block, band, threads):
+    bounds = np.full(threads + 1, -7, np.int64)
+    read = np.full((len(mask), -(-mask.shape[1] // band)), 7, np.uint8)
+    return bounds, read, share(1, mask.view(np.uint8), block, band, bounds, read)
 
 
 @pytest.mark.parametrize("block", [1, 4, 64])
+@pytest.mark.parametrize("band", [1, 4, 8])
 @pytest.mark.parametrize(("steps", "batch"), SHAPES)
-def test_rows_used_by_a_block(steps, batch, block):
+def test_what_the_weight_gradients_read(steps, batch, block, band):
     for mask in masks(steps, batch):
-        used = run(mask, block, 1, 2)[1]
+        read = run(mask, block, band, 2)[1]
         for t in range(steps):
-            start = t // block * block
-            columns = np.flatnonzero(mask[start : start + block].any(axis=0))
-            assert used[t] == (columns[-1] + 1 if columns.size else 0)
+            rest = mask[t : (t // block + 1) * block].any(axis=0)
+            assert read[t].tolist() == [rest[b : b + band].any() for b in range(0, batch, band)]
+
+
+def test_holes():
+    rising = np.tri(7, 7, dtype=bool)
+    for mask, holes in (
+        (np.ones((7, 7), bool), False), (np.zeros((7, 7), bool), False), (rising, False), (rising[::-1], False),
+        (rising[:, ::-1], True), (np.eye(7, dtype=bool), True),
+    ):  # fmt: skip
+        assert run(mask, 2, 4, 2)[2] == holes
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])

@@ -9,7 +9,8 @@ import numpy as np
 from elman import checks
 from elman.cells import Cell, get
 from elman.masks import step_mask, time_major
-from elman.recurrence import Gradients, Recurrence, Tape, checked_interval
+from elman.recurrence import Recurrence, checked_interval
+from elman.tape import Gradients, Tape
 
 __all__ = ["Gradients", "Tape", "recurrent"]
 

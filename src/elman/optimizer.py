@@ -285,8 +285,7 @@ class Optimizer(ABC):
             return False
         numbers = self.numbers(self.iterations + 1)
         hyper = np.empty(len(numbers) + 1, slots.dtype)
-        hyper[0] = (self.weight_decay or 0.0) * self.learning_rate
-        for k, number in enumerate(numbers, 1):
+        for k, number in enumerate(((self.weight_decay or 0.0) * self.learning_rate, *numbers)):
             hyper[k] = number
         update, decay = self.kernel.handle(slots.dtype), kernels.decay.handle(slots.dtype)
         return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad)

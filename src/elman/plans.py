@@ -84,12 +84,13 @@ def row_bounds(batch: int, threads: int) -> np.ndarray:
     return np.append(np.arange(0, batch, rows), batch).astype(np.int64)
 
 
-def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray]:
-    """Bounds of each thread's sequences for a mask (T, B), and the sequences used by each block; see `share`."""
+def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray, bool]:
+    """Bounds of each thread's sequences for a mask (T, B), what is read, and whether there are holes; see `share`."""
     steps, batch = mask.shape
-    bounds, used = np.empty(threads + 1, np.int64), np.empty(steps, np.int64)
-    share(1, mask, time_block, band_rows(batch), bounds, used)
-    return bounds, used
+    band = band_rows(batch)
+    bounds, read = np.empty(threads + 1, np.int64), np.empty((steps, -(-batch // band)), np.uint8)
+    holes = share(1, mask, time_block, band, bounds, read)
+    return bounds, read, bool(holes)
 
 
 @lru_cache(maxsize=256)

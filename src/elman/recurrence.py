@@ -1,9 +1,9 @@
-"""One recurrence with its memory: forward to a tape, and from the tape back to gradients."""
+"""One recurrence with its memory: forward, to a tape."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -11,33 +11,19 @@ from elman import checks
 from elman.cells import Cell
 from elman.frames import Frame, Noise, located
 from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import multiply, pack, pack_transposed
+from elman.kernels.matmul import multiply, pack
 from elman.memory import Buffers
-from elman.plans import band_rows, make_plan, panel_bounds, row_bounds, shared
+from elman.plans import band_rows, make_plan, panel_bounds
+from elman.tape import Tape
 from elman.threads import usable_threads
 
 # Rows of the weights (I + H) up to which 256 rows (t, b) of x and h stay in the second-level cache; above it 128 do.
 _BLOCKED_ROWS = 384
 # Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels of a
 # thread; otherwise a few panels at a time share a block that is read where it lies.
-_PACKED_UNITS, _PACKED_PANELS, _CHUNK = 128, 6, 4
+_PACKED_UNITS, _PACKED_PANELS = 128, 6
 
 _MOST_FRAMES = 8
-
-_NO_MASK = np.empty((0, 0), np.uint8)
-_NO_COUNTS = np.empty(0, np.int64)
-_NO_ZONE = np.empty(0, np.uint64)
-
-
-class Gradients(NamedTuple):
-    """Gradients of one call of `recurrent`, each in the shape of what it belongs to."""
-
-    x: np.ndarray | None
-    """(B, T, I), or None if it was not asked for."""
-    parameters: list[np.ndarray]
-    """kernel (I, G), recurrent kernel (H, G) if the cell has one, bias if it was given, weights per unit if it has."""
-    state: list[np.ndarray]
-    """One (B, H) array per state of the cell."""
 
 
 class Recurrence:
@@ -177,8 +163,8 @@ class Recurrence:
             min(tape.threads, len(bounds) - 1), bounds, frame.most_rows, *self.handles(backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
-            mask if mask.size == 0 else mask[begin:end], frame.drop, tape.zone, frame.batch, fresh, frame.u, frame.s,
-            frame.z, y, begin - (tape.steps - y.shape[1]),
+            mask if mask.size == 0 else mask[begin:end], tape.holes, frame.drop, tape.zone, frame.batch, fresh,
+            frame.u, frame.s, frame.z, y, begin - (tape.steps - y.shape[1]),
         )  # fmt: skip
 
 
@@ -189,264 +175,3 @@ def checked_interval(checkpoint: Any) -> int | str | None:
     if isinstance(checkpoint, str):
         raise ValueError(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
     return checks.integer("checkpoint", checkpoint)
-
-
-class Tape:
-    """What the forward pass of a recurrence kept for its backward pass.
-
-    Returned by `recurrent`; not made by users.
-
-    Attributes
-    ----------
-    outputs : ndarray of shape (B, T, H)
-        Outputs h of all steps, or (B, 1, H) of the last one; memory that the next call may reuse.
-    go_backwards : bool
-        True if the input was read from its end: `backward` then turns the gradient of x round once more.
-    """
-
-    go_backwards = False
-    zone = _NO_ZONE
-
-    def __init__(
-        self,
-        recurrence: Recurrence,
-        x: np.ndarray,
-        parameters: Sequence[np.ndarray],
-        frame: Frame,
-        mask: np.ndarray | None,
-        threads: int,
-    ) -> None:
-        self._recurrence, self.x, self._parameters, self._frame = recurrence, x, parameters, frame
-        self.place, self.steps, self.threads = located(x), x.shape[1], threads
-        self.outputs = frame.y
-        self._checkpoints: np.ndarray | None = None
-        self._used = False
-        if mask is None:
-            self.mask, self._used_rows, self.bounds = _NO_MASK, _NO_COUNTS, row_bounds(len(x), threads)
-        else:
-            self.mask = mask
-            self.bounds, self._used_rows = shared(mask, threads, recurrence.time_block(len(x)))
-
-    # ---- segments
-
-    def run_segments(self, segment: int, *, fresh: bool, sequences: bool) -> None:
-        """The forward pass that stores a state every `segment` steps, and the outputs if they are wanted."""
-        r, frame = self._recurrence, self._frame
-        count = -(-self.steps // segment)
-        bands, _, _, m = frame.s.shape
-        stored = r.buffers.take("checkpoints", (count + 1, bands, r.cell.states, m), r.dtype)
-        y = r.buffers.take("y", (len(self.x), self.steps if sequences else 1, r.units), r.dtype)
-        frame.version = r.buffers.version
-        states = frame.s[:, :, : r.cell.states]
-        if fresh:
-            states[:, 0] = 0
-        stored[0] = states[:, 0]
-        for i in range(count):
-            begin, end = i * segment, min((i + 1) * segment, self.steps)
-            r.run(frame, self, begin, end, (2, 1), y, fresh=False)
-            stored[i + 1] = states[:, (end - begin) % 2]
-            states[:, 0] = stored[i + 1]
-        self._checkpoints, self.outputs = stored, y
-
-    def _segments(self) -> list[tuple[int, int]]:
-        length = self._frame.steps
-        return [(t, min(t + length, self.steps)) for t in range(0, self.steps, length)]
-
-    def _restore(self, i: int) -> None:
-        """Run segment i once more, with everything stored."""
-        frame, (begin, end) = self._frame, self._segments()[i]
-        frame.s[:, 0, : self._recurrence.cell.states] = self._checkpoints[i]
-        self._recurrence.run(frame, self, begin, end, frame.slots, self._recurrence._none, fresh=False)
-
-    @property
-    def state(self) -> list[np.ndarray]:
-        """The states after the last step, (B, H) each; to be read before the next call."""
-        frame, states = self._frame, range(self._recurrence.cell.states)
-        if self._checkpoints is not None:
-            return [frame.rows(self._checkpoints[-1][:, k]) for k in states]
-        slot = self.steps % frame.slots[0]
-        return [frame.rows(frame.s[:, slot, k]) for k in states]
-
-    def states_at(self, t: int) -> list[np.ndarray]:
-        """The states before step t, (B, H) each; to be called before `backward`."""
-        if self._checkpoints is not None:
-            i = min(t // self._frame.steps, len(self._segments()) - 1)
-            self._restore(i)
-            t -= self._segments()[i][0]
-        return [self._frame.rows(self._frame.s[:, t, k]) for k in range(self._recurrence.cell.states)]
-
-    @property
-    def held_steps(self) -> int:
-        """How many steps memory holds: all, or with checkpoints those of a segment."""
-        return self._frame.steps
-
-    def held(self) -> tuple[np.ndarray, np.ndarray]:
-        """Of the steps that memory holds: what the cell's forward left in the buffer (T, rows, B, H), and the states.
-
-        The states (T, states, B, H) are those after each step. To be called before `backward`.
-        """
-        frame = self._frame
-        return frame.rows(frame.z), frame.rows(frame.s[:, 1:, : self._recurrence.cell.states])
-
-    # ---- gradients
-
-    def backward(
-        self,
-        d_outputs: np.ndarray | None = None,
-        d_state: Sequence[np.ndarray | None] | None = None,
-        *,
-        input_gradient: bool = True,
-    ) -> Gradients:
-        """Gradients by backpropagation through time; consumes the tape.
-
-        Parameters
-        ----------
-        d_outputs : ndarray of shape (B, T, H), optional
-            Gradient of the loss with respect to `outputs`.
-        d_state : sequence of ndarray of shape (B, H) or None, optional
-            Gradient with respect to each of the last states.
-        input_gradient : bool
-            False saves the product that gives the gradient of x.
-
-        Returns
-        -------
-        Gradients
-
-        Raises
-        ------
-        ValueError
-            If a shape does not fit, or if the tape was used already: its buffers now hold the gate gradients.
-        """
-        r = self._recurrence
-        batch, steps, _ = self.x.shape
-        if self._used:
-            raise ValueError("tape: backward() was called before; run the forward pass again")
-        if d_outputs is not None:
-            d_outputs = checks.shaped("d_outputs", d_outputs, (batch, steps, r.units), r.dtype)
-        states = [None] * r.cell.states if d_state is None else list(d_state)
-        if len(states) != r.cell.states:
-            raise ValueError(f"d_state: expected {r.cell.states} arrays, one per state, got {len(states)}")
-        states = [
-            v if v is None else checks.shaped(f"d_state[{k}]", v, (batch, r.units), r.dtype)
-            for k, v in enumerate(states)
-        ]
-        gradients = [np.empty(p.shape, r.dtype) for p in self._parameters]
-        dx = self.run_backward(d_outputs, states, gradients, input_gradient=input_gradient)
-        kernel, recurrent, bias, unit_weights = gradients
-        parameters = [
-            kernel,
-            *([recurrent] if r.cell.h else []),
-            *([bias if r.cell.recurrent_bias else bias[0]] if bias.size else []),
-            *([unit_weights] if r.cell.unit_weights else []),
-        ]
-        if dx is not None:
-            dx = (dx[:, ::-1] if self.go_backwards else dx).copy()
-        return Gradients(dx, parameters, [g.copy() for g in self.state_gradients()])
-
-    def run_backward(
-        self,
-        d_outputs: np.ndarray | None,
-        d_state: Sequence[np.ndarray | None] | None,
-        gradients: Sequence[np.ndarray],
-        *,
-        input_gradient: bool,
-        norms: np.ndarray | None = None,
-    ) -> np.ndarray | None:
-        """`backward` without checks or copies: writes `gradients`, returns a view of dx.
-
-        `d_outputs` may be (B, 1, H), of the last step alone; `norms` (T, B), float64, gets the length of the gradient of
-        h after every step.
-        """
-        self._used = True
-        r, frame, threads = self._recurrence, self._frame, self.threads
-        plan = r.plan
-        d, dx, rt, wt, du, panel, packed, sums, time_block = frame.backward_arrays(
-            r, threads, input_gradient=input_gradient
-        )
-        kernel, recurrent, _, _ = self._parameters
-        pack_threads = threads if frame.pack_parallel else 1
-        if recurrent.size:
-            pack_transposed(pack_threads, threads, recurrent, r.h_order, r.units, plan.width, rt)
-        if input_gradient:
-            pack_transposed(pack_threads, threads, kernel, r.x_order, r.units, plan.width, wt)
-        fresh = d_state is None
-        if not fresh:
-            d[:, 0] = 0
-            for k, value in enumerate(d_state):
-                if value is not None:
-                    frame.put(d[:, 0, k], value)
-        norms = _NO_NORMS if norms is None else norms
-        scratch = d, du, rt, wt, panel, packed, sums, time_block
-        if self._checkpoints is None:
-            if du.size:
-                du[...] = 0
-            mask, used, ends = self.mask, self._used_rows, (True, True)
-            place, steps = self.place, self.steps
-            now = self._piece(place, steps, mask, used, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh)
-        else:
-            dx = r.buffers.take("dx", (self.steps, *dx.shape[1:]), r.dtype)
-            frame.version = r.buffers.version
-            if fresh:
-                d[:, 0] = 0
-            now = self._pieces(d_outputs, dx, norms, scratch, gradients)
-        unit_weights = gradients[3]
-        if unit_weights.size:
-            np.add.reduce(frame.rows(du), axis=1, out=unit_weights)
-        self._d_initial = d[:, now]
-        return dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None
-
-    def state_gradients(self) -> list[np.ndarray]:
-        """Gradients of the states before the first step, (B, H) each; to be read after `run_backward`."""
-        return [self._frame.rows(self._d_initial[:, k]) for k in range(self._recurrence.cell.states)]
-
-    def _pieces(
-        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple,
-        gradients: Sequence[np.ndarray],
-    ) -> int:  # fmt: skip
-        """Backward over all segments, from the last to the first, each run forward once more; see `_piece`."""
-        frame, segments = self._frame, self._segments()
-        d, du = scratch[:2]
-        du[...] = 0
-        now = 0
-        for i in range(len(segments) - 1, -1, -1):
-            begin, end = segments[i]
-            if now == 1:
-                d[:, 0] = d[:, 1]
-            self._restore(i)
-            place = located(self.x[:, begin:end])
-            mask, used, dx_, norms_ = (a[begin:end] if a.size else a for a in (self.mask, self._used_rows, dx, norms))
-            # Outputs that have gradients are the last ones; those of this segment among them.
-            lead = 0 if d_outputs is None else self.steps - d_outputs.shape[1]
-            dy = None if d_outputs is None or end <= lead else d_outputs[:, max(0, begin - lead) : end - lead]
-            ends = i == len(segments) - 1, i == 0
-            now = self._piece(place, end - begin, mask, used, dy, dx_, norms_, scratch, gradients, ends, fresh=False)
-        return now
-
-    def _piece(
-        self, place: tuple, steps: int, mask: np.ndarray, used: np.ndarray, dy: np.ndarray | None, dx: np.ndarray,
-        norms: np.ndarray, scratch: tuple, gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *, fresh: bool,
-    ) -> int:  # fmt: skip
-        """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
-        r, frame, threads = self._recurrence, self._frame, self.threads
-        d, du, rt, wt, panel, packed, sums, time_block = scratch
-        plan = r.plan
-        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
-        outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
-        cell, late, product = r.handles(backward=True)
-        scan.backward(
-            min(threads, len(self.bounds) - 1), self.bounds, frame.most_rows, cell, late, product,
-            skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, frame.s,
-            *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
-            mask, used, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
-        )  # fmt: skip
-        tasks, bounds = r.tasks(threads)
-        hidden = r.cell.states if frame.drop.size else 0
-        weights.weight_gradients(
-            threads, bounds, tasks, len(tasks) if packed.size else _CHUNK, product, *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z,
-            plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, used, time_block, *ends,
-            panel, packed, sums, *gradients[:3],
-        )  # fmt: skip
-        return steps % 2
-
-
-_NO_NORMS = np.empty((0, 0))

@@ -180,9 +180,10 @@ class Stack(Trainer):
             self.layers[0].check_values(argument, x)
         return x
 
-    def _check_values(self, x: np.ndarray, y: np.ndarray) -> None:
+    def _check_values(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
         self.layers[0].check_values("x", x)
-        self.loss._check_values("y", y)
+        if y is not None:
+            self._compiled()._check_values("y", y)
 
     def _wants_sequences(self, x: np.ndarray) -> bool:
         """Whether the layers cannot take the vectors x (N, T), but can take them as sequences of one feature."""

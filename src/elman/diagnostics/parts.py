@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman.layers import RNN, Layer
-from elman.recurrence import Tape
+from elman.tape import Tape
 
 
 def label(layer: Layer, part: Layer) -> str:

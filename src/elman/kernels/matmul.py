@@ -93,7 +93,12 @@ def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p
     """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
     while r < rows:
-        at, bt, ct, dt = _row(ao, ar, band, r), _row(bo, br, band, r), (_row(co, cr, band, r),), (_row(do, dr, band, r),)
+        at, bt, ct, dt = (
+            _row(ao, ar, band, r),
+            _row(bo, br, band, r),
+            (_row(co, cr, band, r),),
+            (_row(do, dr, band, r),),
+        )
         ars, brs, ldc, ldd = ar[0], br[0], cr[0], dr[0]
         if band >= ROWS and rows - r >= ROWS:
             tile(ROWS, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
@@ -114,9 +119,9 @@ def _multiply(
     """``C = D + A P + B P'`` for `rows` rows and `vectors` vectors of columns.
 
     Operands are those of `tile`, with offsets and strides in elements; ``ar``, ``br``, ``dr``, ``cr`` are the strides
-    of a row and of a band: `band` rows at a time (a multiple of ROWS, 4, or fewer) lie evenly. The panels begin at ``po``
-    and have ``pk`` rows each, of which those from ``first`` on are used. The columns of C lie in blocks of `block`
-    vectors, ``cgs`` apart; those of D, ``dgs`` apart. With ``dr = (0, 0)`` D is a bias; with D = C the product
+    of a row and of a band: `band` rows at a time (a multiple of ROWS, 4, or fewer) lie evenly. The panels begin at
+    ``po`` and have ``pk`` rows each, of which those from ``first`` on are used. The columns of C lie in blocks of
+    `block` vectors, ``cgs`` apart; those of D, ``dgs`` apart. With ``dr = (0, 0)`` D is a bias; with D = C the product
     accumulates.
     """
     # The rows that tiles of ROWS and 4 rows leave over; none of a band of fewer than 4.
@@ -157,17 +162,23 @@ multiply = Function(_multiply, _multiply_signature)
 # ---- packing ---------------------------------------------------------------------------------------------------
 
 
+_PACKED_ROWS = 32
+
+
 @helper
-def _pack_rows(matrix, gates, h, block, width, q, count, first, target, to):
-    """Rows ``0..K`` of one panel: columns of `matrix` (K, gates * h), gate after gate, padded to whole vectors."""
+def _pack_rows(matrix, begin, end, gates, h, block, width, q, count, first, target, to):
+    """Rows ``begin..end`` of one panel: columns of `matrix` (K, gates * h), gate by gate, padded to whole vectors."""
     for v in range(count):
         unit = ((q + v) % block) * width
         column = gates[(q + v) // block] * h + unit
         valid = min(width, h - unit)
-        for k in range(matrix.shape[0]):
-            start = to + ((first + k) * count + v) * width
-            for j in range(width):
-                target[start + j] = matrix[k, column + j] if j < valid else 0
+        for k in range(begin, end):
+            start = np.uint64(to + ((first + k) * count + v) * width)
+            row = matrix[k, column : column + valid]
+            for j in range(np.uint64(valid)):
+                target[start + j] = row[j]
+            for j in range(np.uint64(valid), np.uint64(width)):
+                target[start + j] = 0
 
 
 @Entry
@@ -178,14 +189,19 @@ def pack(shards, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, wid
     rows, whether it is late, its offset in `target`, and that of the sums of its gradient. `bias` (0..2, G) goes to
     `sums` (rows, Hp), one value per column of the products.
     """
-    block = sums.shape[1] // width
+    block, zero = sums.shape[1] // width, np.int64(0)
     for shard in prange(shards):
+        # Some rows of all panels at a time: their columns lie side by side in memory.
+        for begin in range(0, max(kernel.shape[0], recurrent.shape[0]), _PACKED_ROWS):
+            for i in range(np.int64(shard), panels.shape[0], shards):
+                q, count, rows_x, rows_h, _, to, _ = panels[i]
+                x_end, h_end = min(begin + _PACKED_ROWS, rows_x), min(begin + _PACKED_ROWS, rows_h)
+                if begin < x_end:
+                    _pack_rows(kernel, begin, x_end, x_gates, h, block, width, q, count, zero, target, to)
+                if begin < h_end:
+                    _pack_rows(recurrent, begin, h_end, h_gates, h, block, width, q, count, rows_x, target, to)
         for i in range(np.int64(shard), panels.shape[0], shards):
-            q, count, rows_x, rows_h, _, to, _ = panels[i]
-            if rows_x:
-                _pack_rows(kernel, x_gates, h, block, width, q, count, np.int64(0), target, to)
-            if rows_h:
-                _pack_rows(recurrent, h_gates, h, block, width, q, count, rows_x, target, to)
+            q, count = panels[i, 0], panels[i, 1]
             for v in range(q, q + count):
                 gx, gh, unit = x_gates[v // block], h_gates[v // block], (v % block) * width
                 for j in range(unit, min(unit + width, h)):

@@ -23,7 +23,8 @@ A cell may declare one *late* row, whose recurrent product takes a row computed 
 ``reset * h``) in place of h. It then has a second pair of functions.
 
 ``mask[t, b]`` is 1 where sequence b uses step t; elsewhere every state is carried over. A step computes the sequences
-up to the last one that uses it: with sequences ordered by length, padding costs no arithmetic.
+up to the last one that uses it: with sequences ordered by length, padding costs no arithmetic, and but for the last of
+them there are no `holes`.
 
 ``drop[k, j]`` holds the factors of recurrent dropout. The products with R then take ``h * drop``, kept as one more row
 of s behind the states; the cell sees h itself.
@@ -48,7 +49,7 @@ from elman.kernels.simd import element, pointer, pointer_at
 
 
 class Span(NamedTuple):
-    """Where a cell works in a band: flat indices `lo` to `hi`, whole sequences of `padded` units, `units` of them used."""
+    """Where a cell works in a band: flat indices `lo` to `hi`, whole sequences of `padded` units, `units` used."""
 
     lo: int
     hi: int
@@ -90,8 +91,9 @@ def _used(rows, first, band):
 
 @helper
 def _products(
-    g, is_late, rows, band, multiply, units, width, xp, xo, xr, xi, sp, so, sr, zp, zo, zr, operand_row, m, wp, bp, groups
-):
+    g, is_late, rows, band, multiply, units, width, xp, xo, xr, xi, sp, so, sr, zp, zo, zr, operand_row, m, wp, bp,
+    groups,
+):  # fmt: skip
     """One group of gates: ``x W + b + h R`` into its rows of the buffer; xr, sr, zr as `multiply` takes strides."""
     row, count, kx, kh, offset = groups[g]
     block = units // width
@@ -110,7 +112,7 @@ def _products(
 @helper
 def _forward_shard(
     begin, end, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask,
-    drop, zone, batch, fresh, u, s, z, y, first,
+    holes, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     carry_, zone_out_ = rare
     units, m = bias.shape[1], s.shape[3]
@@ -167,7 +169,7 @@ def _forward_shard(
                 new = s[k, after, own:]
                 if zone.size > 0:
                     invoke(zone_out_, zone, t, b, used, batch, units, h, s[k, before], new, s[k, after])
-                if mask.size > 0:
+                if mask.size > 0 and (holes or b + whole >= begin + rows):
                     invoke(carry_, mask, t, b, used, whole, units, states, s[k, before], s[k, after])
                     if zone.size > 0:
                         # What overflowed at an excluded step would be NaN on the way back, times whatever gradient.
@@ -186,30 +188,32 @@ def _forward_shard(
 
 @Entry
 def forward(
-    bounds, most_rows, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width,
-    mask, drop, zone, batch, fresh, u, s, z, y, first,
+    bounds, most_rows, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h,
+    width, mask, holes, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     """All `steps` forward, from zero states if it is `fresh`, else from those in ``s[:, 0]``.
 
     `y` (B, ., H) gets the outputs: step t is its step ``first + t``, where there is one.
 
     `x` is an address, `x_strides` its strides (batch, time, feature) in elements. `slots` are the numbers of slots of s
-    and z to use. `bounds` are those of the sequences of each thread, whole bands, which are taken at most `most_rows` at
-    a time. `rare` are the addresses of `carry` and `zone_out`; `batch` is B.
+    and z to use. `bounds` are those of the sequences of each thread, whole bands, which are taken at most `most_rows`
+    at a time. `rare` are the addresses of `carry` and `zone_out`; `batch` is B.
     """
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
         for begin in range(bounds[i], bounds[i + 1], most_rows):
             _forward_shard(
                 begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare, x, x_strides, steps, slots,
-                w, bias, groups, early, operand, h, width, mask, drop, zone, batch, fresh, u, s, z, y, first,
+                w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u, s, z,
+                y, first,
             )  # fmt: skip
 
 
 @force_inlined
 def _through_weights(
-    multiply, rows, band, columns, width, zp, zo, zr, first, count, units, h, m, panels, depth, skip, target, to, strides
-):
+    multiply, rows, band, columns, width, zp, zo, zr, first, count, units, h, m, panels, depth, skip, target, to,
+    strides,
+):  # fmt: skip
     """Add the gradients of `count` products, from buffer row `first` on, times transposed weights to `target`."""
     one, zero = np.int64(1), np.int64(0)
     invoke(
@@ -264,8 +268,8 @@ def _backward_step(
     if h_count > 0:
         to = do + (2 * plane + scratch * m if drop.size > 0 else (1 - now) * plane)
         _through_weights(
-            multiply, rows, band, block, width, zp, zo, zr, h_first, h_count, units, h, m, rp, depth, np.int64(0), dp, to,
-            dr,
+            multiply, rows, band, block, width, zp, zo, zr, h_first, h_count, units, h, m, rp, depth, np.int64(0), dp,
+            to, dr,
         )  # fmt: skip
         if drop.size > 0:
             for k in range(k0, k1):
@@ -298,7 +302,7 @@ def _incoming(t, begin, end, units, h, dy, dy_strides, dy_step, d, now, norms):
 @helper
 def _backward_shard(
     begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand,
-    h, width, mask, used, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     set_aside_, restore_, hold_, release_ = rare
     m, states = z.shape[3], d.shape[2] - 1
@@ -322,7 +326,7 @@ def _backward_shard(
         if mask.size > 0 or zone.size > 0:
             for k in range(k0, k1):
                 count = _used(begin + rows, k * band, band)
-                if mask.size > 0:
+                if mask.size > 0 and count > 0 and (holes or (k + 1) * band >= begin + rows):
                     invoke(set_aside_, mask, t, k * band, count, units, states, d[k, now], d[k, 2], z[k, t])
                 if zone.size > 0 and count > 0:
                     invoke(hold_, zone, mask, t, k * band, count, batch, units, h, d[k, now], d[k, 2])
@@ -336,22 +340,22 @@ def _backward_shard(
                 count = _used(begin + rows, k * band, band)
                 if zone.size > 0 and count > 0:
                     invoke(release_, states, np.uint64(0), np.uint64(count * units), d[k, 2], d[k, 1 - now])
-                if mask.size > 0:
-                    whole, read = _used(end, k * band, band), _used(used[t], k * band, band)
+                if mask.size > 0 and (holes or (k + 1) * band >= begin + rows):
+                    whole = _used(end, k * band, band)
                     invoke(
-                        restore_, mask, t, k * band, count, whole, read, units, states, d[k, now], d[k, 2],
-                        d[k, 1 - now], z[k, t],
+                        restore_, mask, t, k * band, count, whole, np.int64(read[t, k]), units, states, d[k, now],
+                        d[k, 2], d[k, 1 - now], z[k, t],
                     )  # fmt: skip
         if dx.size > 0:
-            inputs = dx.shape[2]
+            inputs, zo = dx.shape[2], k0 * zr[1] + t * z.shape[2] * m
             xo = (t * dx.shape[1] + begin) * inputs
             for b in range(begin, end):
                 for j in range(inputs):
                     dx[t, b, j] = 0
             if rows > 0:
                 _through_weights(
-                    multiply, rows, band, inputs // width, width, pointer(z), k0 * zr[1] + t * z.shape[2] * m, zr, x_first,
-                    x_count, units, h, m, wp, x_count * h, np.int64(0), xp, xo, (inputs, band * inputs),
+                    multiply, rows, band, inputs // width, width, pointer(z), zo, zr, x_first, x_count, units, h, m, wp,
+                    x_count * h, np.int64(0), xp, xo, (inputs, band * inputs),
                 )  # fmt: skip
         now = 1 - now
 
@@ -359,22 +363,22 @@ def _backward_shard(
 @Entry
 def backward(
     bounds, most_rows, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows,
-    operand, h, width, mask, used, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    operand, h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
-    """All `steps` in reverse. ``d[., 0]`` enters as the gradient of the last state, ``d[., T % 2]`` leaves as the first's.
+    """All `steps` in reverse. ``d[., 0]`` enters as the last state's gradient, ``d[., T % 2]`` leaves as the first's.
 
-    With `fresh` it enters as zero. `dy` is the address of the gradient of the outputs of the last `dy_steps` steps, with
-    its strides (batch, time, unit); `dx`
-    (T, B, Ip) gets that of the input unless it is empty, `norms` (T, B) the length of the gradient of h after every
-    step. ``used[t]`` (T, with a mask) bounds the sequences whose z `elman.kernels.weights` reads. `x_rows` and `h_rows`
-    are (first, count) of the buffer rows with an input and an early recurrent product; `operand` is -1 for cells
-    without a late row. `rare` are the addresses of `set_aside`, `restore`, `hold` and `release`; `batch` is B.
+    With `fresh` it enters as zero. `dy` is the address of the gradient of the outputs of the last `dy_steps` steps,
+    with its strides (batch, time, unit). `dx` (T, B, Ip) gets that of the input unless it is empty, `norms` (T, B) the
+    length of the gradient of h after every step. ``read[t, k]`` (with a mask) is 0 where `elman.kernels.weights` does
+    not read z. `x_rows` and `h_rows` are (first, count) of the buffer rows with an input and an early recurrent
+    product; `operand` is -1 for cells without a late row. `rare` are the addresses of `set_aside`, `restore`, `hold`
+    and `release`; `batch` is B.
     """
     for shard in prange(bounds.size - 1):
         i = np.int64(shard)
         for begin in range(bounds[i], bounds[i + 1], most_rows):
             _backward_shard(
                 begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare, units, s, dy, dy_strides,
-                dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, used, drop, zone, batch, fresh, u, z,
-                d, du, dx, norms,
+                dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, holes, read, drop, zone, batch,
+                fresh, u, z, d, du, dx, norms,
             )  # fmt: skip

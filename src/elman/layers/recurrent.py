@@ -17,7 +17,8 @@ from elman.layers.base import Layer, Shape
 from elman.layers.noise import dropout_rate
 from elman.masks import step_mask, time_major
 from elman.parameters import Spec
-from elman.recurrence import Recurrence, Tape, checked_interval
+from elman.recurrence import Recurrence, checked_interval
+from elman.tape import Tape
 
 # The masks of input and states, and zoneout, come from three streams of random numbers.
 _RECURRENT_STREAM, _ZONEOUT_STREAM = 0x5EED, 0x20E0

@@ -31,8 +31,8 @@ class Batchwise(Steps):
         """x as (N, *input shape) in its own dtype. A model not built yet stays so; `like`, or x, gives its shape."""
 
     @abstractmethod
-    def _check_values(self, x: np.ndarray, y: np.ndarray) -> None:
-        """ValueError for finite values that the first layer or the loss cannot take."""
+    def _check_values(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
+        """ValueError for finite values that the first layer or, as targets, the loss cannot take."""
 
     @abstractmethod
     def _build_for(self, x: np.ndarray) -> None:
@@ -216,7 +216,15 @@ class Batchwise(Steps):
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Outputs for one batch; see `predict`."""
-        return self.predict(x, batch_size=1 << 62)
+        if type(x) is np.ndarray and (x.shape, x.dtype) == self._x_form and x.flags.c_contiguous and all_finite(x):
+            self._check_values(x)
+            with self.lock:
+                return np.array(self.predict_step(Batch(x)))
+        outputs = self.predict(x, batch_size=1 << 62)
+        if type(x) is np.ndarray and x.dtype == self.dtype:
+            rows = self._inputs_only(x)
+            self._x_form = (x.shape, x.dtype) if rows.x.shape == x.shape and rows.counts is None else None
+        return outputs
 
     def gradients(
         self, x: Any, y: Any, sample_weight: Any = None, *, lengths: Any = None, mask: Any = None

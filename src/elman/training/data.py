@@ -38,7 +38,7 @@ def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
             clean = within(1, part.reshape(-1), min(limit, _COMPILED[array.dtype]))
         else:
             with np.errstate(invalid="ignore"):
-                clean = -limit <= part.min() and part.max() <= limit
+                clean = -limit <= float(part.min()) and float(part.max()) <= limit
         if not clean:
             # Slow and exact: name the first bad value by its index in the whole array.
             bad = ~(np.abs(array.astype(np.float64)) <= limit)

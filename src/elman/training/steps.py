@@ -40,6 +40,9 @@ class Steps(ABC):
     skip_warning_due: bool = True
     _vector: ParameterVector | None = None
     _checkpoint: int | str | None = None
+    # Shapes and dtypes of the last batch that needed no conversion: x and y of training, x of prediction.
+    _form: tuple | None = None
+    _x_form: tuple | None = None
 
     def __init__(self, seed: int | None) -> None:
         self._buffers = Buffers()
@@ -267,7 +270,7 @@ class Steps(ABC):
         self.optimizer.owner = weakref.ref(self)
         self._loss_weight, self._metric_names = weight, names
         self._scores: loop.Scores | None = None
-        self._form: tuple | None = None  # of the last batch that needed no conversion
+        self._form = None
         self._optimizer_ready = False
         if self._vector is not None:
             self._ready_optimizer()
