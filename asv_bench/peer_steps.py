@@ -1,7 +1,8 @@
-"""One library's side of ``peers.py``: builds its training step and times it on command.
+"""One library's side of ``peers.py``: builds its step of a task and times it on command.
 
 The process is started as ``python peer_steps.py LIBRARY``; commands and answers are JSON lines on stdin and stdout.
-A library lives in a process of its own because two OpenMP runtimes in one process slow each other.
+A library lives in a process of its own because two OpenMP runtimes in one process slow each other. The steps themselves
+are in ``peer_train.py`` and ``peer_predict.py``.
 """
 
 from __future__ import annotations
@@ -15,136 +16,14 @@ import time
 from collections.abc import Callable
 from typing import Any
 
-from benchmarks import PEER_GATES, Size, batch, make_model
+import peer_predict
+import peer_train
+from benchmarks import Size
+from peer_train import THREADS
 
-THREADS = 2
-Step = Callable[[], float]
+Step = Callable[[], Any]
 
-
-# ---- elman -----------------------------------------------------------------------------------------------------
-
-
-def elman_steps(cell: str, size: Size) -> dict[str, Step]:
-    """`Sequential.train_on_batch` with the arrays as a user holds them."""
-    model = make_model(cell, size, "float32")
-    x, y = batch(size, "float32")
-    return {"train_on_batch": lambda: float(model.train_on_batch(x, y))}
-
-
-# ---- PyTorch ---------------------------------------------------------------------------------------------------
-
-
-def torch_steps(cell: str, size: Size) -> dict[str, Step]:
-    """`nn.RNN`, `nn.GRU` or `nn.LSTM` (batch first) and `nn.Linear`, with the two fast forms of Adam.
-
-    One thread is a form too: it beats two on the smallest sizes.
-    """
-    import torch
-
-    x, y = (torch.from_numpy(a) for a in batch(size, "float32"))
-
-    def make(threads: int, **adam: bool) -> Step:
-        torch.manual_seed(0)
-        kind = {"simple": torch.nn.RNN, "gru": torch.nn.GRU, "lstm": torch.nn.LSTM}[cell]
-        net, head = kind(size.I, size.H, batch_first=True), torch.nn.Linear(size.H, 1)
-        optimizer = torch.optim.Adam([*net.parameters(), *head.parameters()], **adam)
-
-        def step() -> float:
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            optimizer.zero_grad(set_to_none=True)
-            loss = torch.nn.functional.mse_loss(head(net(x)[0][:, -1]), y)
-            loss.backward()
-            optimizer.step()
-            return loss.item()
-
-        return step
-
-    return {
-        f"Adam({kind}), threads {threads}": make(threads, **{kind: True})
-        for kind in ("foreach", "fused")
-        for threads in (1, THREADS)
-    }
-
-
-# ---- JAX -------------------------------------------------------------------------------------------------------
-
-
-def _jax_cell(cell: str) -> Callable[..., Any]:
-    """(state, x_t W + b, R, b_r) -> state; the output is the first state."""
-    import jax
-    import jax.numpy as jnp
-
-    def simple(state, z, r, _):
-        return (jnp.tanh(z + state[0] @ r),)
-
-    def gru(state, z, r, br):
-        zz, zr, zh = jnp.split(z, 3, axis=-1)
-        hz, hr, hh = jnp.split(state[0] @ r + br, 3, axis=-1)
-        update = jax.nn.sigmoid(zz + hz)
-        candidate = jnp.tanh(zh + jax.nn.sigmoid(zr + hr) * hh)
-        return (update * state[0] + (1 - update) * candidate,)
-
-    def lstm(state, z, r, _):
-        i, f, c, o = jnp.split(z + state[0] @ r, 4, axis=-1)
-        new = jax.nn.sigmoid(f) * state[1] + jax.nn.sigmoid(i) * jnp.tanh(c)
-        return (jax.nn.sigmoid(o) * jnp.tanh(new), new)
-
-    return {"simple": simple, "gru": gru, "lstm": lstm}[cell]
-
-
-def jax_steps(cell: str, size: Size) -> dict[str, Step]:
-    """The whole step jitted: one input product for all steps, `lax.scan`, Adam by hand, donated buffers."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
-
-    columns, cell_step = PEER_GATES[cell] * size.H, _jax_cell(cell)
-    x, y = (jax.device_put(a) for a in batch(size, "float32"))
-
-    def loss(p, x, y, unroll):
-        z = jnp.swapaxes(x, 0, 1) @ p["w"] + p["b"]
-        start = tuple(jnp.zeros((size.B, size.H), jnp.float32) for _ in range(2 if cell == "lstm" else 1))
-        last, _ = jax.lax.scan(lambda s, zt: (cell_step(s, zt, p["r"], p["br"]), None), start, z, unroll=unroll)
-        return jnp.mean((last[0] @ p["v"] + p["c"] - y) ** 2)
-
-    def update(unroll, carry, x, y):
-        p, m, v, t = carry
-        value, g = jax.value_and_grad(loss)(p, x, y, unroll)
-        t = t + 1
-        m = jax.tree.map(lambda m, g: 0.9 * m + 0.1 * g, m, g)
-        v = jax.tree.map(lambda v, g: 0.999 * v + 0.001 * g * g, v, g)
-        alpha = 0.001 * jnp.sqrt(1 - 0.999**t) / (1 - 0.9**t)
-        p = jax.tree.map(lambda p, m, v: p - alpha * m / (jnp.sqrt(v) + 1e-7), p, m, v)
-        return (p, m, v, t), value
-
-    def make(unroll: int) -> Step:
-        rng = np.random.default_rng(1)
-        shapes = {"w": (size.I, columns), "r": (size.H, columns), "b": (columns,), "v": (size.H, 1), "c": (1,)}
-        shapes["br"] = (columns,) if cell == "gru" else (0,)
-        bound = size.H**-0.5
-        p = {k: jnp.asarray(rng.uniform(-bound, bound, s).astype("float32")) for k, s in shapes.items()}
-        zeros = [jax.tree.map(jnp.zeros_like, p) for _ in range(2)]
-        jitted = jax.jit(lambda carry, x, y: update(unroll, carry, x, y), donate_argnums=0)
-        state = [(p, *zeros, jnp.float32(0))]
-
-        def step() -> float:
-            state[0], value = jitted(state[0], x, y)
-            jax.block_until_ready(state[0])
-            return float(value)
-
-        return step
-
-    return {"scan(unroll=1)": make(1), "scan(unroll=4)": make(4)}
-
-
-# ---- worker ----------------------------------------------------------------------------------------------------
-
-LIBRARIES: dict[str, Callable[[str, Size], dict[str, Step]]] = {
-    "elman": elman_steps,
-    "torch": torch_steps,
-    "jax": jax_steps,
-}
+TASKS = {"train": peer_train, "predict": peer_predict}
 
 
 def measure(step: Step, seconds: float, steps: int) -> list[float]:
@@ -159,13 +38,13 @@ def measure(step: Step, seconds: float, steps: int) -> list[float]:
     return times
 
 
-def prepare(library: str, cell: str, size: Size) -> tuple[str, Step]:
-    """The fastest form of the step, by three short trials in turn; all forms are checked to learn."""
-    forms = LIBRARIES[library](cell, size)
+def prepare(library: str, task: str, cell: str, size: Size) -> tuple[str, Step]:
+    """The fastest form of the step, by three short trials in turn; all forms are checked."""
+    forms = TASKS[task].STEPS[library](cell, size)
     for name, step in forms.items():
-        losses = [step() for _ in range(20)]
-        if not min(losses[1:]) < losses[0]:
-            raise RuntimeError(f"{library} {name} does not learn: losses {losses}")
+        wrong = TASKS[task].check(step, cell, size)
+        if wrong:
+            raise RuntimeError(f"{library} {name} {wrong}")
     if len(forms) == 1:
         return next(iter(forms.items()))
     # The least of three: another process that wakes up during one trial must not decide for the whole row.
@@ -176,9 +55,9 @@ def prepare(library: str, cell: str, size: Size) -> tuple[str, Step]:
 
 def _missing(library: str) -> str | None:
     """Why `library` cannot be measured by this interpreter; None if it can."""
-    needed = {"peak": "elman"}.get(library, library)
-    if importlib.util.find_spec(needed) is None:
-        return f"{needed} is not installed"
+    for needed in {"peak": ("elman",), "onnxruntime": ("onnxruntime", "onnx")}.get(library, (library,)):
+        if importlib.util.find_spec(needed) is None:
+            return f"{needed} is not installed"
     if library == "elman":
         import elman
 
@@ -194,7 +73,9 @@ def _answer(library: str, state: dict[str, Any], command: dict[str, Any]) -> dic
         # The preparation of a row is a warm-up: the very first measurement of a process compiles and reads low.
         return {"gflops": fma_peak(THREADS), "form": "FMA chains"}
     if command["do"] == "prepare":
-        form, state["step"] = prepare(library, command["cell"], Size(*command["size"]))
+        # The last row's step goes first: it holds memory, and ONNX Runtime's sessions hold threads.
+        state.clear()
+        form, state["step"] = prepare(library, command["task"], command["cell"], Size(*command["size"]))
         return {"form": form}
     return {"ms": statistics.median(measure(state["step"], command["seconds"], command["steps"]))}
 

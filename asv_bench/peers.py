@@ -1,10 +1,17 @@
-"""The same training step in elman, PyTorch and JAX: milliseconds, ratios and share of the FMA peak.
+"""The same step in elman and other libraries: milliseconds, ratios and share of the FMA peak.
 
-A step is forward, loss (mse), backpropagation through time and Adam, on one batch in float32: one recurrent layer with
-a Dense(1) head on its last output. Each library runs in a process of its own, on the same two cores, one at a time;
-the rounds of a row alternate between the libraries and the FMA peak. ::
+The network is one recurrent layer with a Dense(1) head on its last output, in float32; a step is that of one batch.
+
+``--task train`` (the default)
+    forward, loss (mse), backpropagation through time and Adam: elman, PyTorch, JAX.
+``--task predict``
+    inference: elman, ONNX Runtime, PyTorch, JAX, all with the same weights and checked against NumPy.
+
+Each library runs in a process of its own, on the same two cores, one at a time, in the fastest of its forms (such as
+one thread or two); the rounds of a row alternate between the libraries and the FMA peak. ::
 
     python asv_bench/peers.py --markdown
+    python asv_bench/peers.py --task predict --markdown
     python asv_bench/peers.py --cells lstm --sizes 32x100x8x64 --rounds 9 --json result.json
 """
 
@@ -17,12 +24,27 @@ import subprocess
 import sys
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from benchmarks import PEER_GATES, SIZES, Size, step_flops
 
-LIBRARIES = ("elman", "torch", "jax")
-TITLES = {"elman": "elman", "torch": "PyTorch", "jax": "JAX"}
+TITLES = {"elman": "elman", "onnxruntime": "ONNX Runtime", "torch": "PyTorch", "jax": "JAX"}
+LIBRARIES = {"train": ("elman", "torch", "jax"), "predict": ("elman", "onnxruntime", "torch", "jax")}
+
+
+class Goal(NamedTuple):
+    """What a row should reach: so many times the fastest peer, or a share of the peak, which the gates limit."""
+
+    ratio: int
+    shares: tuple[float, float, float]
+
+    def share(self, units: int) -> float:
+        """The share of the peak for that many units: up to 64, up to 128, above."""
+        return self.shares[(units > 64) + (units > 128)]
+
+
+GOALS = {"train": Goal(3, (0.64, 0.70, 0.78)), "predict": Goal(2, (0.52, 0.62, 0.72))}
+
 # An idle OpenMP or XLA pool spins for some milliseconds after its last step; the next library waits that long.
 PAUSE = 0.03
 
@@ -55,29 +77,44 @@ class Worker:
         self._process.wait()
 
 
-def measure_row(workers: dict[str, Worker], cell: str, size: Size, options: argparse.Namespace) -> dict[str, Any]:
+def start(libraries: list[str], python_peers: str) -> dict[str, Worker]:
+    """A worker for each library that is there; the others are named on stderr."""
+    workers = {}
+    for name in libraries:
+        worker = Worker(name, sys.executable if name in ("peak", "elman") else python_peers)
+        if worker.missing:
+            print(f"{name}: skipped, {worker.missing}", file=sys.stderr)
+            worker.close()
+        else:
+            workers[name] = worker
+    return workers
+
+
+def measure_row(
+    workers: dict[str, Worker], task: str, cell: str, size: Size, rounds: int = 5, seconds: float = 0.2
+) -> dict[str, Any]:
     """All rounds of one cell and size."""
-    row: dict[str, Any] = {"cell": cell, "size": list(size), "form": {}, "ms": {}, "errors": {}}
-    rounds: dict[str, list[float]] = {}
+    row: dict[str, Any] = {"task": task, "cell": cell, "size": list(size), "form": {}, "ms": {}, "errors": {}}
+    found: dict[str, list[float]] = {}
     for name, worker in workers.items():
-        answer = worker.ask(do="prepare", cell=cell, size=size)
+        answer = worker.ask(do="prepare", task=task, cell=cell, size=size)
         if "error" in answer:
             row["errors"][name] = answer["error"]
         else:
             row["form"][name] = answer["form"]
-    for _ in range(options.rounds):
+    for _ in range(rounds):
         for name in row["form"]:
-            answer = workers[name].ask(do="measure", seconds=options.seconds, steps=5)
+            answer = workers[name].ask(do="measure", seconds=seconds, steps=5)
             if "error" in answer:
                 row["errors"][name] = answer["error"]
             else:
-                rounds.setdefault(name, []).append(answer.get("ms") or answer["gflops"])
-    row["rounds"] = rounds
-    medians = {name: statistics.median(values) for name, values in rounds.items()}
+                found.setdefault(name, []).append(answer.get("ms") or answer["gflops"])
+    row["rounds"] = found
+    medians = {name: statistics.median(values) for name, values in found.items()}
     row["peak_gflops"] = medians.pop("peak", None)
-    row["disturbed"] = min(rounds.get("peak", [1.0])) < 0.9 * max(rounds.get("peak", [1.0]))
+    row["disturbed"] = min(found.get("peak", [1.0])) < 0.9 * max(found.get("peak", [1.0]))
     row["ms"] = medians
-    return {**row, **_derived(row, step_flops(cell, size))}
+    return {**row, **_derived(row, step_flops(cell, size, task))}
 
 
 def _derived(row: dict[str, Any], flops: int) -> dict[str, Any]:
@@ -86,23 +123,27 @@ def _derived(row: dict[str, Any], flops: int) -> dict[str, Any]:
     ours, peak = row["ms"].get("elman"), row["peak_gflops"]
     share = {name: flops / (ms * 1e6) / peak for name, ms in row["ms"].items()} if peak else {}
     ratio = peers[fastest] / ours if fastest and ours else None
-    return {"fastest_peer": fastest, "ratio": ratio, "share": share, "goal": _goal(row, ratio, fastest, share)}
-
-
-def _goal(row: dict[str, Any], ratio: float | None, fastest: str | None, share: dict[str, float]) -> str:
-    """Twice the faster peer, or, where that runs above a quarter of the peak, a share of the peak that grows with H."""
-    if ratio is None or not share:
-        return ""
-    if share[fastest] <= 0.25:
-        return f"2x: {'yes' if ratio >= 2 else 'NO'}"
-    units = row["size"][3]
-    wanted = 0.55 if units <= 64 else 0.60 if units <= 128 else 0.65
-    return f"{wanted:.0%}: {'yes' if share['elman'] >= wanted else 'NO'}"
+    goal, wanted = GOALS[row["task"]], GOALS[row["task"]].share(row["size"][3])
+    by_ratio, by_share = (ratio or 0) >= goal.ratio, share.get("elman", 0) >= wanted
+    text = (
+        f"{goal.ratio}x: yes"
+        if by_ratio
+        else f"{wanted:.0%}: yes"
+        if by_share
+        else f"{goal.ratio}x or {wanted:.0%}: NO"
+    )
+    return {
+        "fastest_peer": fastest,
+        "ratio": ratio,
+        "share": share,
+        "reached": by_ratio or by_share,
+        "goal": text if ours and (ratio or share) else "",
+    }
 
 
 def table(rows: list[dict[str, Any]], libraries: list[str], markdown: bool) -> str:
     """The rows as aligned text or as Markdown."""
-    head = ["cell", "B", "T", "I", "H", *(f"{TITLES[n]} ms" for n in libraries), "faster peer / elman"]
+    head = ["cell", "B", "T", "I", "H", *(f"{TITLES[n]} ms" for n in libraries), "fastest peer / elman"]
     head += [f"{TITLES[n]} of peak" for n in libraries] + ["peak GFLOP/s", "goal"]
     body = [
         [
@@ -116,8 +157,13 @@ def table(rows: list[dict[str, Any]], libraries: list[str], markdown: bool) -> s
         ]
         for row in rows
     ]
-    widths = [max(2, *(len(line[j]) for line in [head, *body])) for j in range(len(head))]
-    lines = [[text.rjust(w) for text, w in zip(line, widths, strict=True)] for line in [head, *body]]
+    return aligned([head, *body], markdown)
+
+
+def aligned(lines: list[list[str]], markdown: bool) -> str:
+    """Lines of texts as a table, the first being its head."""
+    widths = [max(2, *(len(line[j]) for line in lines)) for j in range(len(lines[0]))]
+    lines = [[text.rjust(w) for text, w in zip(line, widths, strict=True)] for line in lines]
     if not markdown:
         return "\n".join("  ".join(line) for line in lines)
     rule = ["-" * (w - 1) + ":" for w in widths]
@@ -128,37 +174,50 @@ def _cell(value: float | None, form: str) -> str:
     return "-" if value is None else form.format(value)
 
 
+def summary(rows: list[dict[str, Any]], task: str) -> str:
+    """The mean of the ratios, and how many rows reach the goal of the task."""
+    ratios = [row["ratio"] for row in rows if row["ratio"]]
+    compared = [row for row in rows if row["goal"]]
+    goal = GOALS[task]
+    small, middle, large = (f"{share:.0%}" for share in goal.shares)
+    mean = f"{statistics.geometric_mean(ratios):.2f}" if ratios else "-"
+    return (
+        f"Geometric mean of fastest peer / elman: {mean}, over {len(ratios)} rows.\n"
+        f"Goal of {task}: {goal.ratio} times the fastest peer, or {small} (H <= 64), {middle} (H <= 128), {large} "
+        f"(H > 128) of the peak; reached by {sum(row['reached'] for row in compared)} of {len(compared)} rows."
+    )
+
+
 def parse(arguments: list[str] | None = None) -> argparse.Namespace:
     """Command line."""
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--task", default="train", choices=list(LIBRARIES))
     parser.add_argument("--cells", nargs="+", default=list(PEER_GATES), choices=list(PEER_GATES))
     parser.add_argument("--sizes", nargs="+", default=list(SIZES), choices=SIZES, metavar="BxTxIxH", help="see SIZES")
     parser.add_argument("--rounds", type=int, default=5, help="rounds per row (default 5); medians are reported")
     parser.add_argument("--seconds", type=float, default=0.2, help="least time per library and round (default 0.2)")
-    parser.add_argument("--libraries", nargs="+", default=LIBRARIES, choices=LIBRARIES)
-    parser.add_argument("--python-peers", default=sys.executable, help="interpreter that has PyTorch and JAX")
+    parser.add_argument("--libraries", nargs="+", choices=list(TITLES), help="by default all that know the task")
+    parser.add_argument("--python-peers", default=sys.executable, help="interpreter that has the other libraries")
     parser.add_argument("--json", type=Path, help="also write all figures to this file")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown")
-    return parser.parse_args(arguments)
+    options = parser.parse_args(arguments)
+    options.libraries = options.libraries or list(LIBRARIES[options.task])
+    unknown = set(options.libraries) - set(LIBRARIES[options.task])
+    if unknown:
+        parser.error(f"--libraries: {', '.join(unknown)} has no task {options.task}")
+    return options
 
 
 def main() -> None:
     """Run the table."""
     options = parse()
-    workers: dict[str, Worker] = {}
-    for name in ("peak", *options.libraries):
-        worker = Worker(name, options.python_peers if name in ("torch", "jax") else sys.executable)
-        if worker.missing:
-            print(f"{name}: skipped, {worker.missing}", file=sys.stderr)
-            worker.close()
-        else:
-            workers[name] = worker
+    workers = start(["peak", *options.libraries], options.python_peers)
     rows = []
     for cell in options.cells:
         for label in options.sizes:
-            row = measure_row(workers, cell, SIZES[label], options)
+            row = measure_row(workers, options.task, cell, SIZES[label], options.rounds, options.seconds)
             rows.append(row)
-            figures = ", ".join(f"{TITLES[n]} {ms:.3f} ms" for n, ms in row["ms"].items())
+            figures = ", ".join(f"{TITLES[n]} {ms:.3f} ms ({row['form'][n]})" for n, ms in row["ms"].items())
             note = "(the peak varied by more than 10 %: something else ran)" if row["disturbed"] else ""
             print(f"{cell} {label}: {figures}", note, *row["errors"].items(), file=sys.stderr, flush=True)
             if options.json:
@@ -166,6 +225,7 @@ def main() -> None:
     for worker in workers.values():
         worker.close()
     print(table(rows, [n for n in options.libraries if n in workers], options.markdown))
+    print(f"\n{summary(rows, options.task)}")
 
 
 if __name__ == "__main__":

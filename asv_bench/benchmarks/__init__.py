@@ -1,4 +1,4 @@
-"""Benchmarks of elman, and the one table of sizes and dtypes that they and ``peers.py`` share.
+"""Benchmarks of elman, and the one table of sizes and dtypes that they and the scripts beside them share.
 
 Importing this file needs neither elman nor NumPy: the peers' interpreter may have no elman.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["DTYPES", "PEER_GATES", "SIZES", "Size", "batch", "make_model", "step_flops"]
+__all__ = ["DTYPES", "PEER_GATES", "SIZES", "Flops", "Size", "batch", "make_model", "product_flops", "step_flops"]
 
 PEER_GATES = {"simple": 1, "gru": 3, "lstm": 4}
 """Gates of the cells that the peers have too; benchmarks of elman alone take every registered cell."""
@@ -40,16 +40,29 @@ SIZES = {
 """Sizes by their label, which is ``BxTxIxH``."""
 
 
-def step_flops(cell: str, size: Size) -> int:
-    """Operations of one training step in the products with the weights: forward, backward recursion, weight gradients.
+class Flops(NamedTuple):
+    """Operations of the products with the weights, by phase of a training step.
 
     Gate arithmetic, head, loss and optimizer are not counted, nor is the gradient of the input, which training one
     layer does not need.
     """
+
+    forward: int
+    recursion: int
+    weight_gradients: int
+
+
+def product_flops(cell: str, size: Size) -> Flops:
+    """Operations of one training step of one recurrent layer."""
     columns = PEER_GATES[cell] * size.H
     forward = 2 * size.B * size.T * (size.I + size.H) * columns
-    recursion = 2 * size.B * size.T * size.H * columns
-    return forward + recursion + forward
+    return Flops(forward, 2 * size.B * size.T * size.H * columns, forward)
+
+
+def step_flops(cell: str, size: Size, task: str = "train") -> int:
+    """Operations of one step of a task: "train", which has all phases, or "predict", which is forward alone."""
+    flops = product_flops(cell, size)
+    return sum(flops) if task == "train" else flops.forward
 
 
 def batch(size: Size, dtype: str, batches: int = 1) -> tuple[Any, Any]:
