@@ -375,21 +375,23 @@ def maximum_threads() -> int:
 # 60 us in place of several ms. Beside another busy process a step of GRU (32,48,1,32) took 24 ms with libgomp's own
 # 300,000 looks (they kept the core from the thread that was waited for), and 0.7 ms with 1,000.
 _LOOKS = "3000"
-_threads_started = False
 
 
-def _current_threads() -> int:
-    """Numba's number of threads; the first call starts them."""
-    global _threads_started
-    if _threads_started or "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
-        return numba.get_num_threads()
+@cache
+def _start_threads() -> None:
+    if "GOMP_SPINCOUNT" in os.environ or "OMP_WAIT_POLICY" in os.environ:
+        return
     # Read once, when libgomp is loaded; other libraries and child processes must not see it.
     os.environ["GOMP_SPINCOUNT"] = _LOOKS
     try:
-        return numba.get_num_threads()
+        numba.get_num_threads()
     finally:
         del os.environ["GOMP_SPINCOUNT"]
-        _threads_started = True
+
+
+def _current_threads() -> int:
+    _start_threads()
+    return numba.get_num_threads()
 
 
 @cache
