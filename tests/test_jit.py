@@ -212,6 +212,20 @@ def test_two_processes_with_one_empty_cache(tmp_path):
     assert outcome(tmp_path)[1:3] == (0, 2)
 
 
+def test_strict_code_stays_strict_whoever_calls_it_first():
+    """A function without a flag of its own would keep, for good, that of the first kernel that compiles it."""
+
+    @jit.force_inlined
+    def strict(x, y, z):
+        return x * y + z
+
+    @jit.helper
+    def loose(a):
+        return strict(a[0], a[1], a[2])
+
+    assert loose(np.array([1 + 2.0**-30, 1 - 2.0**-30, -1.0])) == 0  # one multiply-add gives -2**-60
+
+
 # ---- thread counts
 
 

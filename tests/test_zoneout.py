@@ -154,6 +154,14 @@ def test_a_rate_of_zero_gives_the_bits_of_none(dtype):
         same(other, found[0])
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_inference_rounds_each_product(dtype):
+    """``p h' + q h`` with h' = 0, to the bit: contracted it would be ``h - p h``."""
+    model, plain = (build([SimpleRNN(64, zoneout=p, return_sequences=True)], dtype) for p in (0.2, 0.0))
+    q = np.dtype(dtype).type(1 - 0.2)
+    same([model.predict(X)[:, 0]], [q * plain.predict(X)[:, 0]])
+
+
 def fitted(threads=1, **options):
     x, y = data(64, 20, 2), data(64, 1, seed=1)
     with num_threads(threads):

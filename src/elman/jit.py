@@ -62,7 +62,8 @@ DISABLED = bool(config.DISABLE_JIT)
 
 # Elementwise code is strict: LLVM runs the last elements of a loop by scalar code, and under "contract" or "reassoc"
 # that rounds otherwise than the vector code, so that bits would depend on an element's place, hence on the shards.
-_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy"}
+# False, said aloud: a flag left out is that of the first caller, and (1 - p) h once became h - p h in float64.
+_STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False}
 # Loops over whole arrays may reorder sums. Never fastmath=True: it implies nnan and ninf, which delete tests for NaN.
 _FASTMATH = {"contract", "reassoc", "arcp", "nsz", "afn"}
 _SERIAL: dict[str, Any] = {**_STRICT, "fastmath": _FASTMATH}
