@@ -246,6 +246,12 @@ def test_streams_of_models_with_one_output_and_their_errors():
     np.testing.assert_array_equal(model.stream_step(X[:, :1]), model.predict(np.concatenate([X, X[:, :1]], axis=1)))
 
 
+def test_streams_of_models_without_states():
+    model = build([Dense(3)])
+    pieces = [model.stream_step(X[:, :5]), model.stream_step(X[:, 5:])]
+    np.testing.assert_array_equal(np.concatenate(pieces, axis=1), model.predict(X))
+
+
 def test_masks_of_values_hold_in_a_stream():
     model = build([Masking(), GRU(3, return_sequences=True), Dense(1)])
     x = np.where(data(4, 12, 1, seed=8) > 0, X, 0)

@@ -29,7 +29,7 @@ class States:
         ValueError, with nothing changed, for a batch of another size than the states.
         """
         found = self.kept.get(phase)
-        if found is not None and len(found[0][0]) != batch:
+        if found and len(found[0][0]) != batch:
             raise ValueError(
                 f"x: a batch of {batch} sequences cannot continue the states of {len(found[0][0])}; every batch of a "
                 "stateful model must have the same size, or call reset_states() first"
