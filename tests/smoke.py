@@ -58,6 +58,25 @@ def check_training(dtype):
     close(model.predict(x), reference.run("lstm", x, W, R, b)[0][:, -1] @ V + a, dtype)
 
 
+def check_stream(dtype):
+    """Step by step as all steps at once, to the bit where the products are the library's own."""
+    layers, rng = elman.layers, np.random.default_rng(4)
+    for first, x in (
+        (layers.Dense(4, "tanh"), rng.standard_normal((B, T, F))),
+        (layers.Embedding(6, 4), rng.integers(0, 6, (B, T))),
+    ):
+        stack = [layers.LSTM(H, return_sequences=True, zoneout=0.2), layers.LayerNormalization(), layers.GRU(5)]
+        stack += [layers.Dense(3, "softmax"), layers.Activation("relu")]
+        model = elman.Sequential([layers.Input((None, *x.shape[2:])), first, *stack], dtype=dtype, seed=0)
+        for batch in (B, 1):
+            step = model.stream(batch)
+            for t in range(T):
+                got, expected = np.copy(step(x[:batch, t])), model.predict(x[:batch, : t + 1])
+                close(got.reshape(expected.shape), expected, dtype)
+                assert DISABLED or (got.reshape(expected.shape) == expected).all()
+            step.set_states(step.states)
+
+
 def check_parallel(dtype):
     """Two threads against one, to the bit; then the same in a thread of Python, where the layer may forbid threads."""
     problem = Problem.draw(CELLS["gru"], (13, 4, 3, 9), ("tanh", "sigmoid"), 3)
@@ -88,6 +107,7 @@ def main(dtypes, mode="serial"):
                 check_recurrent(name, dtype)
             if mode == "serial":
                 check_training(dtype)
+                check_stream(dtype)
     threads = check_parallel("float32") if mode == "parallel" else {}
     layer = threading_layer() if mode == "parallel" else ""
     json.dump({"disabled": DISABLED, "bytes": vector_bytes(), "layer": layer, "threads": threads}, sys.stdout)

@@ -23,8 +23,8 @@ FLOORS = {
     "loss": 3.0, "regularizers": 3.0, "constraints": 3.0, "optimizer": 3.0, "functional": 3.1, "losses": 3.1,
     "optimizers": 3.1,
     "metrics": 3.2, "layers": 4.0, "activations": 4.1, "diagnostics": 4.5, "training": 5.0, "callbacks": 5.1,
-    "stack": 5.9, "model": 6.0, "generation": 6.1, "forecasting": 6.5, "datasets": 7.0, "warmup": 7.0,
-    "testing": 7.0, "__init__": 8, "__main__": 9,
+    "packing": 5.7, "streaming": 5.8, "stack": 5.9, "model": 6.0, "generation": 6.1, "forecasting": 6.5,
+    "datasets": 7.0, "warmup": 7.0, "testing": 7.0, "__init__": 8, "__main__": 9,
 }  # fmt: skip
 
 
@@ -114,6 +114,7 @@ def test_public_names():
         "regularizers",
         "schedules",
         "set_num_threads",
+        "streaming",
         "utils",
     ]
 
@@ -121,6 +122,7 @@ def test_public_names():
 PARTS = [
     "layers", "losses", "optimizers", "schedules", "metrics", "initializers", "datasets", "functional", "cells",
     "callbacks", "constraints", "regularizers", "ctc", "diagnostics", "data", "utils", "forecasting",
+    "streaming",
 ]  # fmt: skip
 
 

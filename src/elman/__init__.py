@@ -18,6 +18,7 @@ from elman import (
     optimizers,
     regularizers,
     schedules,
+    streaming,
     utils,
 )
 from elman.forecasting import Forecaster
@@ -53,5 +54,6 @@ __all__ = [
     "regularizers",
     "schedules",
     "set_num_threads",
+    "streaming",
     "utils",
 ]

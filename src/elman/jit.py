@@ -19,7 +19,7 @@ import os
 import platform
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from functools import cache
 from pathlib import Path
 from typing import Any, ClassVar
@@ -27,7 +27,7 @@ from typing import Any, ClassVar
 import llvmlite
 import numba
 import numpy as np
-from numba import prange, types
+from numba import carray, prange, types
 from numba.core import cgutils, config
 from numba.core.caching import CompileResultCacheImpl, FunctionCache, _CacheLocator
 from numba.extending import intrinsic, overload
@@ -39,9 +39,11 @@ __all__ = [
     "Entry",
     "Function",
     "cache_directory",
+    "carray",
     "cgutils",
     "compile_counts",
     "cpu_name",
+    "fixed",
     "force_inlined",
     "helper",
     "inlined",
@@ -196,13 +198,8 @@ class Entry:
 
     def __call__(self, threads: int, *args: Any) -> Any:
         if threads == 1:
-            run = self._serial
-            if run is None:
-                run = self._first(parallel=False)
-            return run(*args)
-        run = self._parallel
-        if run is None:
-            run = self._first(parallel=True)
+            return (self._serial or self._first(parallel=False))(*args)
+        run = self._parallel or self._first(parallel=True)
         before = _current_threads()
         if before == threads:
             return run(*args)
@@ -231,6 +228,19 @@ class Entry:
         return first
 
 
+def fixed(python: Callable[..., Any], signatures: Sequence[tuple], *, release: bool) -> Any:
+    """`python` compiled for `signatures` alone: other arguments raise TypeError and compile nothing.
+
+    Without `release` it keeps the GIL, which saves 0.03 us per call.
+    """
+    with _compile_lock, _announced():
+        dispatcher = _cached(python, {**_STRICT, "nogil": release})
+        for signature in signatures:
+            dispatcher.compile(signature)
+    dispatcher.disable_compile()
+    return dispatcher
+
+
 def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
     """A dispatcher of `python` with our options and our cache."""
     dispatcher = numba.njit(**options)(python)
@@ -239,7 +249,7 @@ def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
     if ours and cache_directory() is not None:
         # A file locator that fails at this point means "uncached", never an error.
         with contextlib.suppress(RuntimeError, OSError):
-            dispatcher._cache = _Cache(python, "p" if "parallel" in options else "s")
+            dispatcher._cache = _Cache(python, "p" if "parallel" in options else "s" if options["nogil"] else "g")
     _dispatchers.append(dispatcher)
     return dispatcher
 

@@ -13,6 +13,7 @@ from elman.layers import Input
 from elman.layers.base import assign, deserialize, display, serialize
 from elman.parameters import Weight
 from elman.stack import Stack
+from elman.streaming import Stepper, make
 
 
 class Sequential(Stack):
@@ -90,6 +91,42 @@ class Sequential(Stack):
         for name, shape, count in lines:
             print_fn(f"{name:{width}}  {shape:{middle}}  {count:>10,}")
         print_fn(f"Input {display(self._input.shape)}, {self.count_params():,} parameters, {self.dtype}")
+
+    # ---- inference step by step
+
+    def stream(self, batch_size: int = 1) -> Stepper:
+        """A stepper, ``y = step(x)``, for control loops, audio and text: one time step per call, with its own states.
+
+        Parameters
+        ----------
+        batch_size : int
+            B, sequences that are continued side by side.
+
+        Returns
+        -------
+        Stepper
+            Takes x (I,), or (B, I), or token numbers; gives the output (O,), or (B, O), in an array that the next call
+            overwrites. The states are ``step.states``, `set_states` and `reset` change them. The weights are read now:
+            after training call ``step.refresh()``.
+
+        Raises
+        ------
+        ValueError
+            If the model is not built, or a layer needs whole sequences, such as `Bidirectional`; it is named.
+
+        Examples
+        --------
+        >>> import numpy as np
+        >>> import elman
+        >>> model = elman.Sequential([elman.layers.Input((None, 3)), elman.layers.GRU(4), elman.layers.Dense(1)])
+        >>> step = model.stream()
+        >>> step(np.zeros(3, np.float32)).shape
+        (1,)
+        >>> [h.shape for h in step.states[0]]
+        [(1, 4)]
+        """
+        self._built()
+        return make(self, batch_size)
 
     # ---- saving
 

@@ -12,6 +12,7 @@ import numpy as np
 from elman import checks, losses, optimizers
 from elman.cells import CELLS
 from elman.jit import compile_counts, maximum_threads
+from elman.kernels.stream import step_function
 from elman.layers import GRU, LSTM, RNN, Dense, SimpleRNN
 from elman.model import Sequential
 from elman.threads import num_threads
@@ -117,12 +118,13 @@ def _fit(layer: Callable[[int], RNN], dtype: np.dtype) -> None:
         x = np.zeros((64 if large else 2, 8, units))
         model.fit(x, np.zeros(len(x)), batch_size=len(x), verbose=0)
         model.predict(x)
+        model.stream()(x[0, 0])  # large: the variant for big layers
 
     _each_variant(run)
 
 
 def _dense(dtype: np.dtype) -> None:
-    """The heads for regression and classification."""
+    """The heads for regression and classification, and steps that read tokens."""
 
     def run(large: bool) -> None:
         x = np.zeros((2048 if large else 2, 64))
@@ -131,6 +133,7 @@ def _dense(dtype: np.dtype) -> None:
             model.compile("sgd", "mse")
             model.fit(x, x, batch_size=len(x), verbose=0)
             model.predict(x)
+        step_function(dtype, tokens=True, release=large)
 
     _each_variant(run)
 

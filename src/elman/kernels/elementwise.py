@@ -6,11 +6,12 @@ from functools import cache
 
 import numpy as np
 
-from elman.jit import Entry, Function, helper, invoke, prange, types, vector
+from elman.jit import Entry, Function, helper, invoke, matrix, prange, types, vector
 from elman.kernels.pointwise import activate, derivative, exp
 
 _CHUNK = 8192
 _LARGEST = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
+_ROWS = 32
 
 
 @cache
@@ -72,11 +73,22 @@ def _softmax_row(x, y):
         y[j] /= total
 
 
-@Entry
-def softmax(x, y):
-    """``y[i] = exp(x[i] - max) / sum`` for every row i of (n, O)."""
-    for i in prange(x.shape[0]):
+def _softmax_rows(x, y, lo, hi):
+    for i in range(lo, hi):
         _softmax_row(x[i], y[i])
+
+
+softmax_function = Function(_softmax_rows, lambda dtype: (matrix(dtype),) * 2 + (types.uint64,) * 2)
+"""Softmax of rows `lo` to `hi`; by address, as compiling reorders its sum, and all callers must get the same bits."""
+
+
+@Entry
+def softmax(function, x, y):
+    """``y[i] = exp(x[i] - max) / sum`` for every row i of (n, O); `function` is the address of `softmax_function`."""
+    n = x.shape[0]
+    for chunk in prange((n + _ROWS - 1) // _ROWS):
+        lo = np.int64(chunk) * _ROWS
+        invoke(function, x, y, np.uint64(lo), np.uint64(min(lo + _ROWS, n)))
 
 
 @helper

@@ -7,7 +7,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from elman import checks
-from elman.kernels.elementwise import activation_functions, elementwise, softmax, softmax_gradient
+from elman.kernels.elementwise import (
+    activation_functions,
+    elementwise,
+    softmax,
+    softmax_function,
+    softmax_gradient,
+)
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.layers.base import Layer, Shape
 from elman.threads import usable_threads
@@ -25,7 +31,7 @@ def softmax_forward(x: np.ndarray) -> np.ndarray:
     """Softmax over the last axis, as a new contiguous array."""
     rows = np.require(x, None, "CW").reshape(-1, x.shape[-1])
     y = np.empty_like(rows)
-    softmax(_threads(rows.size), rows, y)
+    softmax(_threads(rows.size), softmax_function.handle(rows.dtype), rows, y)
     return y.reshape(x.shape)
 
 
