@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-__all__ = ["DTYPES", "PEER_GATES", "SIZES", "Flops", "Size", "batch", "make_model", "product_flops", "step_flops"]
+__all__ = [
+    "DTYPES", "PEER_GATES", "SIZES", "STREAMS", "Flops", "Size", "batch", "make_model", "product_flops", "step_flops",
+]  # fmt: skip
 
 PEER_GATES = {"simple": 1, "gru": 3, "lstm": 4}
 """Gates of the cells that the peers have too; benchmarks of elman alone take every registered cell."""
@@ -38,6 +40,10 @@ SIZES = {
     )
 }
 """Sizes by their label, which is ``BxTxIxH``."""
+
+
+STREAMS = {"LSTM(64)": ("lstm", 64, 8), "GRU(16)": ("gru", 16, 8)}
+"""Cell, units and input features of the models that run step by step, with Dense(1), by their label."""
 
 
 class Flops(NamedTuple):

@@ -11,6 +11,9 @@ import numpy as np
 from elman.jit import Entry, Function, helper, prange, types
 from elman.kernels.simd import ROWS, VECTORS, tile
 
+UNBANDED = np.int64(1 << 40)
+"""The band of rows that all lie evenly."""
+
 
 @helper
 def _wide_row(

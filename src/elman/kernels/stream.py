@@ -35,6 +35,7 @@ from elman.jit import (
     invoke,
     types,
 )
+from elman.kernels.matmul import UNBANDED
 from elman.kernels.scan import Span
 from elman.kernels.simd import _at, element, pointer
 
@@ -179,12 +180,12 @@ def _product(arena, words, at, g, batch):
     hidden = words[at + PART.state] if g < words[at + PART.early] else z + words[at + PART.operand] * n
     # The product of the whole library, with the strides of this file's layout.
     invoke(
-        words[HEAD.multiply], batch, count * columns, words[HEAD.lanes], columns,
-        arena, words[at + PART.source], words[at + PART.stride], one, kx,
-        arena, hidden, padded, one, kh, zero, one,
+        words[HEAD.multiply], batch, UNBANDED, count * columns, words[HEAD.lanes], columns,
+        arena, words[at + PART.source], (words[at + PART.stride], zero), one, kx,
+        arena, hidden, (padded, zero), one, kh, zero, one,
         arena, words[at + PART.weights] + offset, kx + kh, zero,
-        arena, words[at + PART.bias] + row * padded, padded, zero,
-        arena, z + row * n, n, padded,
+        arena, words[at + PART.bias] + row * padded, padded, (zero, zero),
+        arena, z + row * n, n, (padded, zero),
     )  # fmt: skip
 
 

@@ -9,12 +9,11 @@ from __future__ import annotations
 import numpy as np
 
 from elman.jit import Entry, helper, invoke, prange
+from elman.kernels.matmul import UNBANDED
 from elman.kernels.simd import ROWS, element, gather, pointer, pointer_at
 
 STEP_ROWS = 256
 """Rows (t, b) of gate gradients packed at a time: 256 x 2 vectors of float32 are 32 KiB, the first-level cache."""
-UNBANDED = np.int64(1 << 40)
-"""Rows of a product that all lie evenly."""
 
 
 @helper
