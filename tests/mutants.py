@@ -156,8 +156,8 @@ def caught(check):
 
 # ---- cells
 
-# Small, but with three steps, two sequences and a tail; two different activations, so that exchanged ones show.
-SIZE, ACTIVATIONS = (2, 3, 2, 3), ("tanh", "sigmoid")
+# Small, but with three steps, two bands of sequences (four and one) and a tail of units;
+SIZE, ACTIVATIONS = (5, 3, 2, 3), ("tanh", "sigmoid")
 PATHS = ("gradient of outputs and last states", "gradient of the last states")
 
 
@@ -241,17 +241,19 @@ class Paths:
 
     def __init__(self):
         rng = np.random.default_rng(3)
-        holes, size = rng.random((5, 4)) < 0.6, (5, 4, 2, 3)
+        # Four bands, of 4, 4, 4 and 1 sequences, in two shards.
+        holes, size = rng.random((13, 4)) < 0.6, (13, 4, 2, 3)
         holes[:2] = [True, False, False, False], [False, True, False, True]
-        lengths = np.arange(4) < np.array([4, 3, 3, 0, 0])[:, None]
-        late = np.arange(4) >= np.array([1, 0, 3, 2, 0])[:, None]
-        drop = (rng.random((5, 3)) < 0.6) * 1.625
+        lengths = np.arange(4) < np.array([4, 4, 4, 3, 3, 3, 2, 2, 2, 1, 1, 0, 0])[:, None]
+        late = np.arange(4) >= np.array([1, 0, 3, 2, 0, 1, 4, 2, 0, 3, 0, 1, 2])[:, None]
+        drop = (rng.random((13, 3)) < 0.6) * 1.625
         drop[0] = 0, 1.625, 1.625
         self.problems = [
             replace(Problem.draw(CELLS[name], size, activations, 5), path=Path("", *path))
             for name, activations, *path in (
                 ("gru_reset_before", ("tanh", "sigmoid"), holes, drop, None),
                 ("peephole_lstm", ("linear", "sigmoid"), lengths, drop, 2),
+                ("gru_reset_before", ("linear", "sigmoid"), lengths, drop, None),
                 ("peephole_lstm", ("linear", "sigmoid"), late, None, None),
                 ("mingru", ("tanh", "sigmoid"), None, None, None),
                 ("peephole_lstm", ("linear", "sigmoid"), holes, drop, 2, (0.3, 0.6)),
@@ -263,7 +265,7 @@ class Paths:
     @np.errstate(all="ignore")
     def run(self, problem):
         r = Runner(problem, np.float64)
-        r.cut(2)
+        r.cut(8)
         if problem.path.mask is not None:
             r.x[~problem.path.mask] = np.finfo(np.float64).max
             r.parameters[0] *= 4

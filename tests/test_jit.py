@@ -14,6 +14,7 @@ import pytest
 
 import elman
 from elman import jit, places, threads
+from elman.jit import target
 
 PACKAGE = Path(elman.__file__).parent
 pytestmark = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled under NUMBA_DISABLE_JIT")
@@ -368,7 +369,7 @@ def test_models_train_in_python_threads(layer):
 
 def test_the_cpus_register_width_is_read_from_its_name(monkeypatch):
     for name, width in [("generic", 16), ("haswell", 32), ("znver3", 32), ("znver5", 64), ("x86-64-v4", 64)]:
-        monkeypatch.setattr(jit.config, "CPU_NAME", name)
-        monkeypatch.setattr(jit.config, "CPU_FEATURES", "")
+        monkeypatch.setattr(target.config, "CPU_NAME", name)
+        monkeypatch.setattr(target.config, "CPU_FEATURES", "")
         assert jit.vector_bytes.__wrapped__() == width, name
     assert jit.cpu_name() == "x86-64-v4"

@@ -253,8 +253,9 @@ def _backward_step(
         )  # fmt: skip
         if drop.size > 0:
             for k in range(k0, k1):
+                after = d[k, now]
                 for j in range(zero, np.uint64(_used(begin + rows, k * band, band) * units)):
-                    d[k, now, 0, j] *= drop[k, j]
+                    after[0, j] *= drop[k, j]
     # Dropped, the product goes to scratch first: h itself gets its gradient times the factor.
     scratch = d.shape[2] - 1
     for k in range(k0, k1):
@@ -274,7 +275,7 @@ def _backward_step(
         if drop.size > 0:
             for k in range(k0, k1):
                 before = d[k, 1 - now]
-                for j in range(zero, np.uint64(_used(begin + rows, k * band, band) * units)):
+                for j in range(np.uint64(m)):  # behind the sequences that use the step, all is overwritten by `restore`
                     before[0, j] += d[k, 2, scratch, j] * drop[k, j]
 
 
