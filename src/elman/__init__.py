@@ -23,6 +23,7 @@ from elman import (
 )
 from elman.forecasting import Forecaster
 from elman.generation import generate
+from elman.many import fit_many
 from elman.model import Sequential, load_model
 from elman.threads import get_num_threads, num_threads, set_num_threads
 
@@ -40,6 +41,7 @@ __all__ = [
     "data",
     "datasets",
     "diagnostics",
+    "fit_many",
     "forecasting",
     "functional",
     "generate",

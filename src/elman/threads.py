@@ -32,7 +32,15 @@ if hasattr(os, "register_at_fork"):
 @cache
 def _available_threads() -> int:
     """Cores this process may use: Numba's maximum (affinity), cut by the cgroup quota if there is one."""
-    limit = maximum_threads()
+    return _within_quota(maximum_threads())
+
+
+def usable_cores() -> int:
+    """Cores this process may use, however many threads Numba or the user chose."""
+    return _within_quota(len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
+
+
+def _within_quota(limit: int) -> int:
     with contextlib.suppress(OSError, ValueError):
         quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
         if quota != "max":

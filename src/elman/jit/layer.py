@@ -17,9 +17,9 @@ def maximum_threads() -> int:
 
 
 # How often a thread of libgomp looks for work, or for the end of others' work, before it gives its core away: for about
-# 0.2 ms in place of several. Beside another busy process a step of GRU (32,48,1,32) took 24 ms with libgomp's own 300,000
-# looks (they keep the core from the thread that is waited for), 2.2 ms with 10,000; alone 0.37 and 0.39 ms. Fewer looks
-# are slower alone: threads then sleep between two kernels, 0.4 to 0.6 ms with 3,000.
+# 0.2 ms in place of several. Beside another busy process a step of GRU (32,48,1,32) took 24 ms with libgomp's own
+# 300,000 looks (they keep the core from the thread that is waited for), 2.2 ms with 10,000; alone 0.37 and 0.39 ms.
+# Fewer looks are slower alone: threads then sleep between two kernels, 0.4 to 0.6 ms with 3,000.
 _LOOKS = "10000"
 
 
