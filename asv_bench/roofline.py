@@ -27,7 +27,8 @@ TILE = {8: 0.96, 4: 0.87, 1: 0.6}  # share of PEAK that tiles of so many rows re
 GATES_NS = {"lstm": (1.7, 0.75), "gru": (1.2, 0.3), "simple": (0.36, 0.15)}  # per unit and step; 0.34 per exp or tanh
 LAUNCH, LAUNCHES, PYTHON = 4e-6, 3, 60e-6  # seconds; forward, backward and weight gradients launch threads
 ROWS = {"lstm": (4, 2), "gru": (4, 1), "simple": (1, 1)}  # rows of z, and states, per unit
-VECTOR, FLOAT, SHARD_BYTES, PANELS = 16, 4, 1 << 18, 4  # lanes; the last two: Frame.most_rows and _CHUNK
+VECTOR, FLOAT, SHARD_BYTES = 16, 4, 1 << 18  # lanes; the last: Frame.most_rows
+PANELS, PACKED = 4, 128  # of `elman.tape` and `elman.recurrence`
 SERIAL = 2e6  # FLOP of a forward pass up to which all runs in one thread
 CORES = (1, 2, 8, 32, 128)
 
@@ -80,9 +81,10 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
     backward += [(part * (z + s), step + r), (4 * part * s, step + r)]  # z into the product, s[t + 1], d
     count = ceil(g * hp / 2 / VECTOR)
     mine = ceil(count / cores)
-    k, chunk, sums = 256 if i + h <= 384 else 128, min(PANELS, mine), (i + h) * panel  # k rows (t, b) in a block
+    k, sums = 256 if i + h <= 384 else 128, (i + h) * panel  # k rows (t, b) in a block
+    chunk = mine if hp >= PACKED and mine >= 6 else min(PANELS, mine)  # panels that share what is fetched of x and h
     runs, block = mine * ceil(b * t / k), k * (i + h) * FLOAT
-    near, inputs = min(cores, GROUP), b * t * (i + h) * FLOAT * ceil(mine / PANELS)
+    near, inputs = min(cores, GROUP), b * t * (i + h) * FLOAT * ceil(mine / chunk)
     weight = [(b * t * panel * mine, home), (inputs / near, home), (inputs * (1 - 1 / near), L2 + 1)]  # z; x and h
     weight += [(n, chunk * (sums + k * panel) + block) for n in (block * runs * (1 - 1 / chunk), 2 * sums * runs)]
     weight += [(k * panel * runs * ceil((i + h) / 8), k * panel + 8 * k * FLOAT)]  # the panel, per tile

@@ -293,6 +293,49 @@ def test_the_only_non_finite_value_is_found_wherever_it_is():
         double.predict(spoil(np.full((2, 3, 2), 1.5e308), np.inf, (1, 0, 0)))
 
 
+PLAIN = np.random.default_rng(8).normal(size=(6, 4, 2)).astype(np.float32), np.ones((6, 1), np.float32)
+
+
+def test_batches_of_a_known_form_are_checked_like_the_first():
+    """After one plain batch the next of its form takes a short way; it must refuse and compute the same."""
+    x, y = PLAIN
+    for step in ("train_on_batch", "test_on_batch"):
+        model = compiled(loss="poisson")
+        call = getattr(model, step)
+        call(x, y)
+        before = model.get_weights()
+        for bad in (np.nan, np.inf, -np.inf):
+            with pytest.raises(ValueError, match=r"x: 1 of 48 values are not finite .* index \(2, 3, 1\)"):
+                call(spoil(x, bad, (2, 3, 1)), y)
+            with pytest.raises(ValueError, match="y: 1 of 6 values are not finite"):
+                call(x, spoil(y, bad, (5, 0)))
+        with pytest.raises(ValueError, match="y: "):
+            call(x, spoil(y, -1, (5, 0)))
+        with pytest.raises(ValueError, match="x: expected shape"):
+            call(np.ones((6, 4, 3), np.float32), y)
+        for a, b in zip(model.get_weights(), before, strict=True):
+            np.testing.assert_array_equal(a, b)
+
+
+def test_batches_of_a_known_form_give_the_bits_of_any_other():
+    x, y = PLAIN
+    forms = (x, x.astype(np.float64), np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2])
+    first = compiled()
+    losses = [first.train_on_batch(x, y) for _ in range(8)]
+    other = compiled()
+    assert [other.train_on_batch(forms[k % 4], y if k % 3 else y[:, 0].tolist()) for k in range(8)] == losses
+    for a, b in zip(first.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    expected = first.predict(x)
+    for form in (*forms, x, x[:5], x):
+        np.testing.assert_array_equal(first.predict_on_batch(form), expected[: len(form)])
+    with pytest.raises(ValueError, match="x: 1 of 48 values are not finite"):
+        first.predict_on_batch(spoil(x, np.nan, (0, 0, 0)))
+    first.compile("adam", "binary_crossentropy")
+    with pytest.raises(ValueError, match="y: "):  # the form was that of another loss
+        first.train_on_batch(x, 2 * y)
+
+
 def test_integers_booleans_and_half_precision_are_converted():
     model = compiled()
     for dtype in (np.float16, np.int8, np.uint16, np.int64, bool):

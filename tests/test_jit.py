@@ -240,6 +240,24 @@ def _restored():
 MOST = jit.maximum_threads()
 
 
+@pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "passive"}])
+def test_how_long_threads_wait_is_said_to_libgomp_alone(given):
+    script = """
+import os, numba
+from elman.jit import layer
+seen, start = [], numba.get_num_threads
+numba.get_num_threads = lambda: seen.append(os.environ.get("GOMP_SPINCOUNT")) or start()
+layer.threading_layer()
+print(seen[0], os.environ.get("GOMP_SPINCOUNT"))
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    done = subprocess.run(
+        [sys.executable, "-c", script], env={**environment, **given}, capture_output=True, text=True, check=True
+    )
+    own = given.get("GOMP_SPINCOUNT")
+    assert done.stdout.split() == [str(own) if given else "10000", str(own)]
+
+
 def test_thread_counts_nest_and_come_back():
     elman.set_num_threads(MOST)
     assert elman.get_num_threads() == MOST
