@@ -74,7 +74,8 @@ class RNN(Layer):
         Output 0, not the last output again, at steps a mask excludes.
     checkpoint : int, "sqrt" or None
         Store the states of every so many steps only (sqrt(T) of them), and run each segment again before its backward
-        pass: memory O(sqrt T), the same gradients to the bit, a second forward pass (Chen et al., 2016).
+        pass: memory O(sqrt T), the same gradients to the bit, a second forward pass (Chen et al., 2016). The interval
+        is rounded up to whole blocks of the weight gradients: of 32 steps from 16 sequences on, 64 from 4 on, else 256.
     learn_initial_state : bool
         The states before the first step are a parameter, (states, H), that begins at 0.
     name : str, optional
