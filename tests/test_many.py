@@ -1,5 +1,6 @@
 """Many small models in processes: the bits of `fit` one by one, or nothing at all."""
 
+import gc
 import importlib.util
 import os
 import signal
@@ -186,6 +187,7 @@ def test_every_training_has_copies_of_the_callbacks(workers):
         def on_epoch_end(self, epoch, logs):
             self.epochs += 1
             logs |= {"epochs": self.epochs, "process": os.getpid(), "threads": elman.get_num_threads()}
+            logs["frozen"] = gc.get_freeze_count()
 
     given = Count()
     got = elman.fit_many(several(), DATA, workers=workers, epochs=3, callbacks=[given])
@@ -195,6 +197,7 @@ def test_every_training_has_copies_of_the_callbacks(workers):
     assert here == (workers == 1)
     if workers == 2:
         assert {h.history["threads"][0] for h in got} == {1}
+        assert max(h.history["frozen"][0] for h in got) > 10_000  # one of the two trains more than once
 
 
 @WORKERS
