@@ -319,11 +319,13 @@ def test_batches_of_a_known_form_are_checked_like_the_first():
 
 def test_batches_of_a_known_form_give_the_bits_of_any_other():
     x, y = PLAIN
-    forms = (x, x.astype(np.float64), np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2])
+    unaligned = np.frombuffer(b"1" + x.tobytes(), np.float32, offset=1).reshape(x.shape)
+    assert unaligned.flags.c_contiguous and not unaligned.flags.aligned
+    forms = (x, x.astype(np.float64), np.asfortranarray(x), np.repeat(x, 2, axis=1)[:, ::2], unaligned)
     first = compiled()
-    losses = [first.train_on_batch(x, y) for _ in range(8)]
+    losses = [first.train_on_batch(x, y) for _ in range(10)]
     other = compiled()
-    assert [other.train_on_batch(forms[k % 4], y if k % 3 else y[:, 0].tolist()) for k in range(8)] == losses
+    assert [other.train_on_batch(forms[k % 5], y if k % 3 else y[:, 0].tolist()) for k in range(10)] == losses
     for a, b in zip(first.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
     expected = first.predict(x)

@@ -10,7 +10,8 @@ from elman.jit import Entry, Function, helper, invoke, matrix, prange, types, ve
 from elman.kernels.pointwise import activate, derivative, exp
 
 _CHUNK = 8192
-_LARGEST = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
+LARGEST = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
+"""Of the dtypes that `within` takes."""
 _ROWS = 32
 
 
@@ -32,9 +33,15 @@ def activation_functions(code: int) -> tuple[Function, Function]:
     return Function(apply, signature), Function(apply_derivative, signature)
 
 
-def all_finite(array: np.ndarray) -> bool:
-    """Whether a contiguous float32 or float64 array holds neither NaN nor infinity."""
-    return within(1, array.reshape(-1), _LARGEST[array.dtype])
+def all_within(array: np.ndarray, limit: float = np.inf) -> bool | None:
+    """Whether all values are finite and at most `limit` in size; None for an array that the kernel cannot read.
+
+    That is one which is not float32 or float64 of this machine, in one piece and at whole multiples of its item size.
+    """
+    largest, flags = LARGEST.get(array.dtype), array.flags
+    if largest is None or not (flags.c_contiguous and flags.aligned):
+        return None
+    return within(1, array.reshape(-1), min(limit, largest))
 
 
 @Entry

@@ -90,6 +90,12 @@ def _used(rows, first, band):
 
 
 @helper
+def _reach(rows, k, band, units):
+    """Flat index in band k behind the last of the first `rows` sequences."""
+    return np.uint64(_used(rows, k * band, band) * units)
+
+
+@helper
 def _products(
     g, is_late, rows, band, multiply, units, width, xp, xo, xr, xi, sp, so, sr, zp, zo, zr, operand_row, m, wp, bp,
     groups,
@@ -145,7 +151,7 @@ def _forward_shard(
                     wp, bp, groups,
                 )  # fmt: skip
             for k in range(k0, k1):
-                at = Span(zero, np.uint64(_used(begin + rows, k * band, band) * units), np.uint64(h), np.uint64(units))
+                at = Span(zero, _reach(begin + rows, k, band, units), np.uint64(h), np.uint64(units))
                 if at.hi > 0:
                     invoke(cell, z[k, slot], s[k, before], s[k, after, own:], u[k], at)
                     if early < groups.shape[0] and drop.size > 0:
@@ -158,7 +164,7 @@ def _forward_shard(
                     wp, bp, groups,
                 )  # fmt: skip
                 for k in range(k0, k1):
-                    hi = np.uint64(_used(begin + rows, k * band, band) * units)
+                    hi = _reach(begin + rows, k, band, units)
                     if hi > 0:
                         at = Span(zero, hi, np.uint64(h), np.uint64(units))
                         invoke(late, z[k, slot], s[k, before], s[k, after, own:], u[k], at)
@@ -240,7 +246,7 @@ def _backward_step(
     depth = (h_count + (operand >= 0)) * h
     if operand >= 0:
         for k in range(k0, k1):
-            after, hi = d[k, now], np.uint64(_used(begin + rows, k * band, band) * units)
+            after, hi = d[k, now], _reach(begin + rows, k, band, units)
             if hi > 0:
                 at = Span(zero, hi, size, padded)
                 invoke(late, z[k, t], s[k, t], s[k, t + 1, own:], after, d[k, 1 - now], u[k], du[k], at)
@@ -254,12 +260,12 @@ def _backward_step(
         if drop.size > 0:
             for k in range(k0, k1):
                 after = d[k, now]
-                for j in range(zero, np.uint64(_used(begin + rows, k * band, band) * units)):
+                for j in range(zero, _reach(begin + rows, k, band, units)):
                     after[0, j] *= drop[k, j]
     # Dropped, the product goes to scratch first: h itself gets its gradient times the factor.
     scratch = d.shape[2] - 1
     for k in range(k0, k1):
-        hi = np.uint64(_used(begin + rows, k * band, band) * units)
+        hi = _reach(begin + rows, k, band, units)
         if hi > 0:
             at = Span(zero, hi, size, padded)
             invoke(cell, z[k, t], s[k, t], s[k, t + 1, own:], d[k, now], d[k, 1 - now], u[k], du[k], at)

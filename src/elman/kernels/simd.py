@@ -215,7 +215,7 @@ def address(array: np.ndarray) -> Any:
 
 
 def pointer_at(place: Any, like: np.ndarray) -> Any:
-    """The pointer for the tile from what `address` gave, typed by the dtype of `like`."""
+    """The pointer from what `address` gave; `like` is an array or a number of the type of what it points to."""
     return place
 
 
@@ -224,7 +224,7 @@ def _pointer_at(typingctx, place, like):
     def codegen(context, builder, sig, args):
         return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
 
-    return types.CPointer(like.dtype)(place, like), codegen
+    return types.CPointer(like.dtype if isinstance(like, types.Array) else like)(place, like), codegen
 
 
 @inlined(pointer_at)

@@ -28,7 +28,6 @@ from elman.jit import (
     Function,
     carray,
     fixed,
-    force_inlined,
     helper,
     inlined,
     intrinsic,
@@ -37,7 +36,8 @@ from elman.jit import (
 )
 from elman.kernels.matmul import UNBANDED
 from elman.kernels.scan import Span
-from elman.kernels.simd import _at, element, pointer
+from elman.kernels.simd import _at, element, pointer, pointer_at
+from elman.kernels.skips import _expected
 
 
 class Head(NamedTuple):
@@ -121,24 +121,6 @@ CELL, ELEMENTWISE, SOFTMAX, NORM, LOOKUP, LOOKUP_MASKED, MASK = range(7)
 # ---- memory by address
 
 
-def typed(place: Any, like: Any) -> Any:
-    """The pointer from the address `place`, to numbers of the type of `like`."""
-    return place
-
-
-@intrinsic
-def _typed(typingctx, place, like):
-    def codegen(context, builder, sig, args):
-        return builder.inttoptr(args[0], context.get_value_type(sig.return_type))
-
-    return types.CPointer(like)(place, like), codegen
-
-
-@inlined(typed)
-def _typed_compiled(place, like):
-    return lambda place, like: _typed(place, like)
-
-
 @intrinsic
 def _shifted(typingctx, place, offset):
     def codegen(context, builder, sig, args):
@@ -187,12 +169,6 @@ def _product(arena, words, at, g, batch):
         arena, words[at + PART.bias] + row * padded, padded, (zero, zero),
         arena, z + row * n, n, (padded, zero),
     )  # fmt: skip
-
-
-@force_inlined
-def _expected(p, old, q, new):
-    # As zoneout in `elman.kernels.skips`: strict, so with the same bits.
-    return p * old + q * new
 
 
 @helper
@@ -337,7 +313,7 @@ def _steps(dtype: np.dtype) -> tuple[Callable[[Any, Any], int], Callable[[Any, A
     kind, zero, limit = dtype.type, dtype.type(0), float(np.finfo(dtype).max)
 
     def features(x, place):
-        words = typed(place, np.int64(0))
+        words = pointer_at(place, np.int64(0))
         batch, width = words[HEAD.batch], words[HEAD.inputs]
         if x.shape[-1] != width or x.size != batch * width:
             return 1
@@ -346,14 +322,14 @@ def _steps(dtype: np.dtype) -> tuple[Callable[[Any, Any], int], Callable[[Any, A
             bad |= 0 if abs(element(source, i)) <= limit else 1
         if bad:
             return 1
-        arena, target = typed(words[HEAD.arena], zero), words[HEAD.x]
+        arena, target = pointer_at(words[HEAD.arena], zero), words[HEAD.x]
         for i in range(x.size):
             arena[target + i] = kind(element(source, i))
-        invoke(words[HEAD.run], arena, words, typed(words[HEAD.reals], np.float64(0)))
+        invoke(words[HEAD.run], arena, words, pointer_at(words[HEAD.reals], np.float64(0)))
         return 0
 
     def tokens(x, place):
-        words = typed(place, np.int64(0))
+        words = pointer_at(place, np.int64(0))
         if _length(x) != words[HEAD.batch]:
             return 1
         for b in range(words[HEAD.batch]):
@@ -364,8 +340,8 @@ def _steps(dtype: np.dtype) -> tuple[Callable[[Any, Any], int], Callable[[Any, A
             if row != token:
                 return 1
             words[words[HEAD.ids] + b] = row
-        arena = typed(words[HEAD.arena], zero)
-        invoke(words[HEAD.run], arena, words, typed(words[HEAD.reals], np.float64(0)))
+        arena = pointer_at(words[HEAD.arena], zero)
+        invoke(words[HEAD.run], arena, words, pointer_at(words[HEAD.reals], np.float64(0)))
         return 0
 
     return features, tokens

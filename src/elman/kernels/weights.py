@@ -59,33 +59,23 @@ def _pack_features(source, so, feature, sequence, step, features, rows, steps, t
 
 
 @helper
-def _accumulate(multiply, features, count, width, ap, ao, feature, sequence, step, rows, steps, panel, po, sums, mo):
-    """``sums += A^T panel`` over `steps` steps of `rows` sequences; A's strides are named by what they step over."""
+def _accumulate(
+    multiply, features, count, width, ap, ao, feature, band, apart, sequence, step, rows, steps, panel, po, sums, mo
+):
+    """``sums += A^T panel`` over `steps` steps of `rows` sequences; A's strides are named by what they step over.
+
+    Its features lie in bands of `band`, `apart` from each other.
+    """
     zero, one = np.int64(0), np.int64(1)
     inner, inner_stride, outer, outer_stride = rows, sequence, steps, step
     if rows == 1:  # one long sum, not many of length one
         inner, inner_stride, outer, outer_stride = steps, step, one, zero
-    pp, mp = pointer(panel), pointer(sums)
-    invoke(
-        multiply, features, UNBANDED, count, width, count,
-        ap, zero, (zero, zero), zero, zero,
-        ap, ao, (feature, zero), inner_stride, inner, outer_stride, outer,
-        pp, po, inner * outer, zero,
-        mp, mo, zero, (count * width, zero), mp, mo, zero, (count * width, zero),
-    )  # fmt: skip
-
-
-@helper
-def _accumulate_packed(multiply, features, count, width, packed, ao, length, panel, po, sums, mo):
-    """The same for what `_pack_features` made of A."""
-    zero, one, band = np.int64(0), np.int64(1), np.int64(ROWS)
-    ap, pp, mp = pointer(packed), pointer(panel), pointer(sums)
-    strides = (count * width, count * width * band)
+    pp, mp, strides = pointer(panel), pointer(sums), (count * width, count * width * band)
     invoke(
         multiply, features, band, count, width, count,
         ap, zero, (zero, zero), zero, zero,
-        ap, ao, (one, length * band), band, length, zero, one,
-        pp, po, length, zero,
+        ap, ao, (feature, apart), inner_stride, inner, outer_stride, outer,
+        pp, po, inner * outer, zero,
         mp, mo, zero, strides, mp, mo, zero, strides,
     )  # fmt: skip
 
@@ -116,7 +106,7 @@ def _chunk_gradient(
     m = z.shape[3]
     band = m // units
     xb, xt, xi = x_strides
-    xp, one = pointer_at(x, z), np.int64(1)
+    xp, zero, one = pointer_at(x, z), np.int64(0), np.int64(1)
     inputs, early, late = np.int64(0), np.int64(0), np.int64(0)
     for i in range(tasks.shape[0]):
         inputs = max(inputs, tasks[i, 2])
@@ -135,11 +125,12 @@ def _chunk_gradient(
             length = nt * nb
             s_step, z_step = s.shape[2] * m, z.shape[2] * m
             so, zo = (k * s.shape[1] + t) * s_step + hidden * m, (k * z.shape[1] + t) * z_step + operand * m
+            xo = b * xb + t * xt
             # Where x, h and the operand of a late product begin, each in whole bands of features.
             ho = ao + (inputs + ROWS - 1) // ROWS * ROWS * length
             mo = ho + (early + ROWS - 1) // ROWS * ROWS * length
             if packed.size > 0:
-                _pack_features(xp, b * xb + t * xt, xi, xb, xt, inputs, nb, nt, packed, ao)
+                _pack_features(xp, xo, xi, xb, xt, inputs, nb, nt, packed, ao)
                 _pack_features(pointer(s), so, one, units, s_step, early, nb, nt, packed, ho)
                 _pack_features(pointer(z), zo, one, units, z_step, late, nb, nt, packed, mo)
             for i in range(tasks.shape[0]):
@@ -148,23 +139,30 @@ def _chunk_gradient(
                 bias = recurrent + kh * count * width
                 _pack_gradients(z, k, t, nt, nb, units, width, q, count, panel, po, sums, bias)
                 if packed.size > 0:
+                    # One sequence of `length` steps; a band of features behind the other.
+                    pp, tile, apart = pointer(packed), np.int64(ROWS), length * ROWS
                     if kx > 0:
-                        _accumulate_packed(multiply, kx, count, width, packed, ao, length, panel, po, sums, start)
+                        _accumulate(
+                            multiply, kx, count, width, pp, ao, one, tile, apart, zero, tile, one, length, panel, po,
+                            sums, start,
+                        )  # fmt: skip
                     if kh > 0:
                         place = mo if is_late else ho
-                        _accumulate_packed(
-                            multiply, kh, count, width, packed, place, length, panel, po, sums, recurrent
-                        )
+                        _accumulate(
+                            multiply, kh, count, width, pp, place, one, tile, apart, zero, tile, one, length, panel, po,
+                            sums, recurrent,
+                        )  # fmt: skip
                 else:
                     if kx > 0:
                         _accumulate(
-                            multiply, kx, count, width, xp, b * xb + t * xt, xi, xb, xt, nb, nt, panel, po, sums, start
-                        )
+                            multiply, kx, count, width, xp, xo, xi, UNBANDED, zero, xb, xt, nb, nt, panel, po, sums,
+                            start,
+                        )  # fmt: skip
                     if kh > 0:
                         source, place, step = (z, zo, z_step) if is_late else (s, so, s_step)
                         _accumulate(
-                            multiply, kh, count, width, pointer(source), place, one, units, step, nb, nt, panel, po,
-                            sums, recurrent,
+                            multiply, kh, count, width, pointer(source), place, one, UNBANDED, zero, units, step, nb,
+                            nt, panel, po, sums, recurrent,
                         )  # fmt: skip
 
 

@@ -23,6 +23,8 @@ class Runner:
         self.recurrence: Recurrence = problem.recurrence(dtype)
         # Short blocks of the weight gradients, so that a few steps make several blocks, and segments of checkpoints.
         self.recurrence.time_block = lambda batch: 2  # type: ignore[method-assign]
+        self.pack = False  # what the weight gradients read, as large layers do
+        self.recurrence.packs_features = lambda threads: self.pack  # type: ignore[method-assign]
         self.x, self.parameters, self.state = problem.split(dtype)
         self.d_outputs = problem.d_outputs.astype(dtype)
         self.d_state = [d.astype(dtype) for d in problem.d_state]
@@ -174,6 +176,7 @@ def _check_shards(name: str, problem: Any, dtype: Any) -> None:
     for threads in range(2, min(3, maximum_threads()) + 1):
         for rows in (1, 2, 5, 8, len(problem.arrays[0])):
             r = Runner(problem, dtype)
+            r.pack = rows > 2
             with num_threads(threads):
                 r.cut(rows)
                 check_same_bits(f"{name}, {threads} threads, shards of {rows}", r.everything(), serial)

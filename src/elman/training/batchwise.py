@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman.data import Lanes, Windows
-from elman.kernels.elementwise import all_finite
+from elman.kernels.elementwise import all_within
 from elman.masks import checked_steps
 from elman.training import loop
 from elman.training.batches import Batch
@@ -23,6 +23,8 @@ _LANE_STEPS = 256
 
 class Batchwise(Steps):
     """The border where data come in, and what is done with one batch of them."""
+
+    layers: list[Any]
 
     # ---- what a model defines
 
@@ -196,9 +198,7 @@ class Batchwise(Steps):
         """
         if self._form is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
             return None
-        if (x.shape, x.dtype, y.shape, y.dtype) != self._form or not (x.flags.c_contiguous and y.flags.c_contiguous):
-            return None
-        if not (all_finite(x) and all_finite(y)):
+        if (x.shape, x.dtype, y.shape, y.dtype) != self._form or not (all_within(x) and all_within(y)):
             return None
         self._check_values(x, y)
         return Batch(x, y)
@@ -216,14 +216,14 @@ class Batchwise(Steps):
 
     def predict_on_batch(self, x: Any) -> np.ndarray:
         """Outputs for one batch; see `predict`."""
-        if type(x) is np.ndarray and (x.shape, x.dtype) == self._x_form and x.flags.c_contiguous and all_finite(x):
+        form = (x.shape, x.dtype) if type(x) is np.ndarray else None
+        if form is not None and form == self._x_form and all_within(x):
             self._check_values(x)
             with self.lock:
                 return np.array(self.predict_step(Batch(x)))
         outputs = self.predict(x, batch_size=1 << 62)
-        if type(x) is np.ndarray and x.dtype == self.dtype:
-            rows = self._inputs_only(x)
-            self._x_form = (x.shape, x.dtype) if rows.x.shape == x.shape and rows.counts is None else None
+        if form is not None and x.dtype == self.dtype and x.ndim > len(self.layers[0].shape):
+            self._x_form = form
         return outputs
 
     def gradients(

@@ -10,7 +10,7 @@ import numpy as np
 
 from elman import checks
 from elman.data import Permutation, Windows
-from elman.kernels.elementwise import within
+from elman.kernels.elementwise import LARGEST, all_within
 from elman.loss import Loss, row_weights
 from elman.masks import expanded
 from elman.memory import Buffers
@@ -18,9 +18,6 @@ from elman.registry import number
 from elman.training.batches import Batch
 
 _FINITE_BYTES = 1 << 24
-
-# Largest numbers of the dtypes that a kernel checks.
-_COMPILED = {np.dtype(kind): float(np.finfo(kind).max) for kind in (np.float32, np.float64)}
 
 # A permutation of more rows than this is computed as it is needed, not stored: 8 bytes per row.
 _STORED_ORDER = 1 << 20
@@ -31,12 +28,11 @@ def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
     if array.dtype.kind != "f":
         return
     rows = max(1, _FINITE_BYTES // max(1, array[:1].nbytes))
-    limit = _COMPILED[dtype]
+    limit = LARGEST[dtype]
     for start in range(0, len(array), rows):
         part = array[start : start + rows]
-        if array.dtype in _COMPILED and part.flags.c_contiguous:
-            clean = within(1, part.reshape(-1), min(limit, _COMPILED[array.dtype]))
-        else:
+        clean = all_within(part, limit)
+        if clean is None:
             with np.errstate(invalid="ignore"):
                 clean = -limit <= float(part.min()) and float(part.max()) <= limit
         if not clean:
