@@ -6,7 +6,7 @@ import pytest
 import elman
 from elman.cells import CELLS
 from elman.frames import _PARALLEL_FLOPS
-from elman.plans import make_plan, panel_bounds, row_bounds, shared
+from elman.plans import equal_pieces, make_plan, panel_bounds, shared
 from elman.testing.cells import Problem
 from elman.testing.exact import Runner
 
@@ -150,17 +150,19 @@ def test_predicting_between_steps_changes_nothing(rng):
 @pytest.mark.parametrize("batch", [1, 2, 3, 7, 8, 9, 13, 32, 33, 64, 257])
 @pytest.mark.parametrize("threads", [1, 2, 3, 5, 16])
 def test_shards_cover_the_batch(batch, threads):
-    bounds = row_bounds(batch, threads)
-    assert bounds[0] == 0 and bounds[-1] == batch and (np.diff(bounds) > 0).all()
-    assert len(bounds) <= threads + 1
+    pieces = equal_pieces(batch, threads)
+    assert pieces.shape[1:] == (1, 2) and len(pieces) <= threads
+    np.testing.assert_array_equal(np.concatenate([np.arange(*piece) for (piece,) in pieces]), np.arange(batch))
 
 
 def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
     counts = np.sort(rng.integers(0, 200, 256))[::-1]
     mask = (np.arange(200)[:, None] < counts).view(np.uint8)
-    bounds = shared(mask, 4, 8)[0]
-    steps = np.add.reduceat(counts, bounds[:-1])
-    assert len(steps) == 4 and steps.max() < 1.2 * steps.min()  # cut at whole tiles of 8
+    for batch in (256, 512):  # dealt out band by band, and cut
+        some = np.repeat(mask, batch // 256, axis=1)
+        pieces = shared(some, 4, 8)[0]
+        steps = np.array([sum(some[:, a:b].sum() for a, b in mine) for mine in pieces])
+        assert steps.sum() == some.sum() and steps.max() < 1.2 * steps.min()  # whole tiles of 8
     # As many sequences for each would not do.
     even = counts.reshape(4, 64).sum(axis=1)
     assert even.max() > 5 * even.min()

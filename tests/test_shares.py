@@ -1,7 +1,5 @@
 """How sequences that use different steps are shared out to threads, against plain Python."""
 
-import itertools
-
 import numpy as np
 import pytest
 
@@ -20,10 +18,14 @@ def masks(steps, batch):
     yield np.arange(steps)[:, None] < lengths
 
 
-def run(mask, block, band, threads):
-    bounds = np.full(threads + 1, -7, np.int64)
-    read = np.full((len(mask), -(-mask.shape[1] // band)), 7, np.uint8)
-    return bounds, read, share(1, mask.view(np.uint8), block, band, bounds, read)
+def run(mask, block, band, threads, dealt=False):
+    bands = -(-mask.shape[1] // band)
+    pieces = np.zeros((threads, bands if dealt else 1, 2), np.int64)
+    read = np.full((len(mask), bands), 7, np.uint8)
+    counts = np.full(mask.shape[1], 7)
+    holes = share(1, mask.view(np.uint8), block, band, pieces, read, counts, np.full(threads, 7.0))
+    np.testing.assert_array_equal(counts, mask.sum(axis=0))
+    return pieces, read, holes
 
 
 @pytest.mark.parametrize("block", [1, 4, 64])
@@ -46,20 +48,31 @@ def test_holes():
         assert run(mask, 2, 4, 2)[2] == holes
 
 
+@pytest.mark.parametrize("dealt", [False, True])
 @pytest.mark.parametrize("threads", [1, 2, 3, 8])
 @pytest.mark.parametrize("step", [1, 4, 8])
 @pytest.mark.parametrize(("steps", "batch"), SHAPES)
-def test_every_sequence_belongs_to_one_thread_and_work_is_even(steps, batch, step, threads):
+def test_every_sequence_belongs_to_one_thread_and_work_is_even(steps, batch, step, threads, dealt):
     for mask in masks(steps, batch):
-        bounds = run(mask, 8, step, threads)[0]
-        assert bounds[0] == 0
-        assert bounds[-1] == batch
-        assert (np.diff(bounds) >= 0).all()
-        assert all(b % step == 0 or b == batch for b in bounds)
-        work = mask.sum(axis=0) + steps / 64
-        shares = [work[a:b].sum() for a, b in itertools.pairwise(bounds)]
-        # A cut is off by at most half a step of sequences and the one that crosses the line, at both ends.
-        assert max(shares) <= work.sum() / threads + (step + 2) * work.max()
+        pieces = run(mask, 8, step, threads, dealt)[0]
+        owners, work = np.zeros(batch, int), mask.sum(axis=0) + steps / 64
+        shares = np.zeros(threads)
+        for i, p in np.ndindex(*pieces.shape[:2]):
+            begin, end = pieces[i, p]
+            assert begin == end or (begin < end and begin % step == 0 and (end % step == 0 or end == batch))
+            owners[begin:end] += 1
+            shares[i] += work[begin:end].sum()
+        assert (owners == 1).all()
+        if dealt:  # the last band of the fullest thread went to the one with the least work
+            assert max(shares) <= work.sum() / threads + step * work.max()
+        else:  # a cut is off by at most half a step of sequences and the one that crosses the line, at both ends
+            assert max(shares) <= work.sum() / threads + (step + 2) * work.max()
+
+
+def test_dealt_bands_of_sequences_by_length_leave_threads_even():
+    """Cut between bands, two threads would get 42 and 58 %."""
+    mask = np.arange(100)[:, None] < np.linspace(100, 1, 32).astype(int)
+    assert run(mask, 8, 8, 2, True)[0].tolist() == [[[0, 8], [24, 32], [0, 0], [0, 0]], [[8, 24], *[[0, 0]] * 3]]
 
 
 def test_masks_and_lengths():

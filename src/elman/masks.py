@@ -58,7 +58,7 @@ def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str =
 
 
 def expanded(used: np.ndarray | None, steps: int) -> np.ndarray | None:
-    """What `checked_steps` gave as a bool array (B, T).
+    """What `checked_steps` gave as a bool array (B, T); from lengths in the order that `time_major` needs.
 
     Examples
     --------
@@ -67,7 +67,7 @@ def expanded(used: np.ndarray | None, steps: int) -> np.ndarray | None:
     """
     if used is None or used.ndim == 2:
         return used
-    return np.arange(steps) < used[:, None]
+    return (np.arange(steps)[:, None] < used).T
 
 
 def step_mask(mask: Any, lengths: Any, shape: tuple[int, int]) -> np.ndarray | None:

@@ -11,6 +11,9 @@ from elman.cells import Cell
 from elman.kernels.shares import share
 from elman.kernels.simd import ROWS, VECTORS, lanes
 
+# Masked batches of up to so many bands per thread are dealt out band by band.
+_DEALT_BANDS = 8
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -77,20 +80,26 @@ def band_rows(batch: int) -> int:
 
 
 @lru_cache(maxsize=256)
-def row_bounds(batch: int, threads: int) -> np.ndarray:
-    """Bounds of each thread's sequences: as many bands for each."""
+def equal_pieces(batch: int, threads: int) -> np.ndarray:
+    """Pieces of the batch (threads, 1, 2) as `elman.kernels.shares.share` has them: as many bands for each thread."""
     band = band_rows(batch)
     rows = -(-batch // (band * threads)) * band
-    return np.append(np.arange(0, batch, rows), batch).astype(np.int64)
+    begins = np.arange(0, batch, rows)
+    return np.stack([begins, np.minimum(begins + rows, batch)], axis=1)[:, None].astype(np.int64)
 
 
 def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Bounds of each thread's sequences for a mask (T, B), what is read, and whether there are holes; see `share`."""
+    """Pieces of the batch for threads by a mask (T, B), what is read, and whether there are holes; see `share`.
+
+    Few bands are dealt out one by one: of 4, ordered by length, two threads would get 42 and 58 % by one cut.
+    """
     steps, batch = mask.shape
     band = band_rows(batch)
-    bounds, read = np.empty(threads + 1, np.int64), np.empty((steps, -(-batch // band)), np.uint8)
-    holes = share(1, mask, time_block, band, bounds, read)
-    return bounds, read, bool(holes)
+    bands = -(-batch // band)
+    pieces = np.zeros((threads, bands if threads > 1 and bands <= _DEALT_BANDS * threads else 1, 2), np.int64)
+    read = np.empty((steps, bands), np.uint8)
+    holes = share(1, mask, time_block, band, pieces, read, np.empty(batch, np.int64), np.empty(threads))
+    return pieces, read, bool(holes)
 
 
 @lru_cache(maxsize=256)

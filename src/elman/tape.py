@@ -11,7 +11,7 @@ from elman import checks
 from elman.frames import Frame, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import pack_transposed
-from elman.plans import row_bounds, shared
+from elman.plans import equal_pieces, shared
 
 # Panels whose weight gradients are summed together where x and h are read where they lie.
 _CHUNK = 4
@@ -64,10 +64,10 @@ class Tape:
         self._checkpoints: np.ndarray | None = None
         self._used = False
         if mask is None:
-            self.mask, self._read, self.bounds = _NO_MASK, _NO_MASK, row_bounds(len(x), threads)
+            self.mask, self._read, self.pieces = _NO_MASK, _NO_MASK, equal_pieces(len(x), threads)
         else:
             self.mask = mask
-            self.bounds, self._read, self.holes = shared(mask, threads, recurrence.time_block(len(x)))
+            self.pieces, self._read, self.holes = shared(mask, threads, recurrence.time_block(len(x)))
 
     # ---- segments
 
@@ -276,7 +276,7 @@ class Tape:
         outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
         cell, late, product = r.handles(backward=True)
         scan.backward(
-            min(threads, len(self.bounds) - 1), self.bounds, frame.most_rows, cell, late, product,
+            min(threads, len(self.pieces)), self.pieces, frame.most_rows, cell, late, product,
             skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, frame.s,
             *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
             mask, self.holes, read, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,

@@ -194,7 +194,7 @@ def _forward_shard(
 
 @Entry
 def forward(
-    bounds, most_rows, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h,
+    pieces, most_rows, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h,
     width, mask, holes, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     """All `steps` forward, from zero states if it is `fresh`, else from those in ``s[:, 0]``.
@@ -202,17 +202,18 @@ def forward(
     `y` (B, ., H) gets the outputs: step t is its step ``first + t``, where there is one.
 
     `x` is an address, `x_strides` its strides (batch, time, feature) in elements. `slots` are the numbers of slots of s
-    and z to use. `bounds` are those of the sequences of each thread, whole bands, which are taken at most `most_rows`
-    at a time. `rare` are the addresses of `carry` and `zone_out`; `batch` is B.
+    and z to use. ``pieces[i, p]`` are (begin, end) of sequences of thread i, whole bands, which are taken at most
+    `most_rows` at a time. `rare` are the addresses of `carry` and `zone_out`; `batch` is B.
     """
-    for shard in prange(bounds.size - 1):
+    for shard in prange(pieces.shape[0]):
         i = np.int64(shard)
-        for begin in range(bounds[i], bounds[i + 1], most_rows):
-            _forward_shard(
-                begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare, x, x_strides, steps, slots,
-                w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u, s, z,
-                y, first,
-            )  # fmt: skip
+        for p in range(pieces.shape[1]):
+            for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
+                _forward_shard(
+                    begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, x, x_strides, steps,
+                    slots, w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u, s, z, y,
+                    first,
+                )  # fmt: skip
 
 
 @force_inlined
@@ -369,7 +370,7 @@ def _backward_shard(
 
 @Entry
 def backward(
-    bounds, most_rows, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows,
+    pieces, most_rows, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows,
     operand, h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     """All `steps` in reverse. ``d[., 0]`` enters as the last state's gradient, ``d[., T % 2]`` leaves as the first's.
@@ -381,11 +382,12 @@ def backward(
     product; `operand` is -1 for cells without a late row. `rare` are the addresses of `set_aside`, `restore`, `hold`
     and `release`; `batch` is B.
     """
-    for shard in prange(bounds.size - 1):
+    for shard in prange(pieces.shape[0]):
         i = np.int64(shard)
-        for begin in range(bounds[i], bounds[i + 1], most_rows):
-            _backward_shard(
-                begin, min(begin + most_rows, bounds[i + 1]), cell, late, multiply, rare, units, s, dy, dy_strides,
-                dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, holes, read, drop, zone, batch,
-                fresh, u, z, d, du, dx, norms,
-            )  # fmt: skip
+        for p in range(pieces.shape[1]):
+            for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
+                _backward_shard(
+                    begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, units, s, dy,
+                    dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, holes, read, drop,
+                    zone, batch, fresh, u, z, d, du, dx, norms,
+                )  # fmt: skip
