@@ -317,6 +317,20 @@ def test_batches_of_a_known_form_are_checked_like_the_first():
             np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64", "int64"])
+def test_labels_of_a_known_form_become_integers_like_the_first(dtype):
+    """Labels given as floats have the form of targets but are not what the loss's kernel reads."""
+    labels = np.array([0, 2, 1, 1, 0, 2])
+    models = []
+    for given in (labels, labels.astype(dtype)):
+        model = Sequential([Input((None, 2)), SimpleRNN(3), Dense(3, activation="softmax")], seed=0)
+        model.compile("adam", "sparse_categorical_crossentropy")
+        models.append((model, [model.train_on_batch(PLAIN[0], given) for _ in range(3)]))
+    assert models[0][1] == models[1][1]
+    with pytest.raises(ValueError, match=r"y: .*\b3\b"):
+        models[1][0].train_on_batch(PLAIN[0], np.array([0, 2, 1, 1, 0, 3], dtype))
+
+
 def test_batches_of_a_known_form_give_the_bits_of_any_other():
     x, y = PLAIN
     unaligned = np.frombuffer(b"1" + x.tobytes(), np.float32, offset=1).reshape(x.shape)

@@ -37,6 +37,38 @@ def same(a, b):
         np.testing.assert_array_equal(v, w)
 
 
+def test_batches_of_a_known_form_are_checked_and_computed_like_the_first():
+    """The second batch of one form takes a short way; others among them do not, and bad values are found on it."""
+    x, y, w = (np.tile(a, (3, *[1] * (a.ndim - 1)))[:24] for a in (X, Y, W))
+    weights = np.where(np.arange(24) // 4 == 3, w, 1.0)
+
+    def batches(x=x, y=y):
+        for k in range(6):
+            c = slice(4 * k, 4 * k + 4)
+            if k == 3:
+                yield x[c], y[c], weights[c]
+            else:
+                yield {"x": x[c], "y": y[c, 0].tolist() if k == 4 else y[c], "mask": None}
+
+    a, b = build(), build()
+    expected = a.fit(x, y, batch_size=4, shuffle=False, sample_weight=weights, verbose=0).history
+    assert b.fit(batches(), verbose=0).history == expected
+    same(a, b)
+    doubled = {0: 1.0, 1: 2.0}
+    labels = (y > 0).astype(float)
+    a.fit(x, labels, batch_size=4, shuffle=False, class_weight=doubled, verbose=0)
+    b.fit(((x[k : k + 4], labels[k : k + 4]) for k in range(0, 24, 4)), class_weight=doubled, verbose=0)
+    same(a, b)
+    for bad in (np.nan, np.inf):
+        for spoiled in ({"x": x.copy()}, {"y": y.copy()}):
+            ((name, array),) = spoiled.items()
+            array[10] = bad
+            steps = b.optimizer.iterations
+            with pytest.raises(ValueError, match=f"{name}: .* values are not finite"):
+                b.fit(batches(**spoiled), verbose=0)
+            assert b.optimizer.iterations == steps + 2
+
+
 @pytest.mark.parametrize("weighted", [False, True])
 def test_batches_one_by_one_train_as_arrays_do(weighted):
     a, b, c = build(), build(), build()

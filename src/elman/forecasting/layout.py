@@ -122,7 +122,7 @@ class Gathered(NamedTuple):
     """Some windows: what the model reads, its targets less their base, and how to undo the scaling."""
 
     x: np.ndarray
-    """(b, L + H, F)."""
+    """(b, L + H, F), or (b, L, F)."""
     y: np.ndarray
     """(b, rows), scaled, less the base; 0 where it is not observed."""
     w: np.ndarray
@@ -132,7 +132,7 @@ class Gathered(NamedTuple):
     place: np.ndarray
     """(b, 2) in float64: shift and scale of each window."""
     mask: np.ndarray
-    """Bool (b, L + H): False in the padding."""
+    """Bool (b, L + H) or (b, L): False in the padding."""
 
 
 def describe(names: Sequence[str], table: np.ndarray, categories: dict[str, tuple]) -> tuple[Covariate, ...]:
@@ -235,10 +235,10 @@ class Source:
         names, table = calendar_columns(grid.times(ticks), grid.seconds)
         return np.ascontiguousarray(table[:, [names.index(n) for n in self.layout.calendar]]), at
 
-    def gather(self, series: np.ndarray, origins: np.ndarray) -> Gathered:
-        """The windows with these series and origins."""
+    def gather(self, series: np.ndarray, origins: np.ndarray, *, future: bool = True) -> Gathered:
+        """The windows with these series and origins; x and mask end at the origin without `future`."""
         layout = self.layout
-        n, rows = len(series), layout.lookback + layout.horizon
+        n, rows = len(series), layout.lookback + layout.horizon * future
         back = layout.lookback if layout.stepwise else 0
         targets = back + layout.horizon
         x = np.empty((n, rows, self._width), np.float32)
@@ -281,6 +281,7 @@ class Index:
         self._first = np.minimum(begin, last)
         counts = np.where(last >= 1, last - self._first + 1, 0)
         self._ends = np.cumsum(counts)
+        self._begins = self._ends - counts
 
     def __len__(self) -> int:
         return int(self._ends[-1])
@@ -288,8 +289,7 @@ class Index:
     def windows(self, numbers: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Series and origins of the windows with these numbers."""
         series = np.searchsorted(self._ends, numbers, side="right")
-        begins = np.concatenate([[0], self._ends[:-1]])
-        return series, self._first[series] + numbers - begins[series]
+        return series, self._first[series] + numbers - self._begins[series]
 
 
 def naive_forecasts(panel: Panel, series: np.ndarray, origins: np.ndarray, season: int, horizon: int) -> np.ndarray:

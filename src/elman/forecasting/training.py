@@ -22,19 +22,13 @@ from elman.threads import get_num_threads, num_threads
 _CHECKS = 20
 """How often a training is validated."""
 _CHUNK = 1024
-"""Windows gathered at a time for forecasts."""
+"""Windows gathered at a time."""
 
 
-def model_input(body: Body, source: Source, found: Gathered) -> np.ndarray:
-    """The rows of windows that the model reads."""
-    return found.x if reads_future(body, source.layout) else found.x[:, : source.layout.lookback]
-
-
-def model_mask(body: Body, source: Source, found: Gathered) -> np.ndarray | None:
-    """Their mask; None where nothing is padding."""
-    if found.mask.all():
-        return None
-    return found.mask if reads_future(body, source.layout) else found.mask[:, : source.layout.lookback]
+def gathered(body: Body, source: Source, series: np.ndarray, origins: np.ndarray) -> tuple[Gathered, np.ndarray | None]:
+    """Windows with the rows that the model reads, and their mask; None where nothing is padding."""
+    found = source.gather(series, origins, future=reads_future(body, source.layout))
+    return found, None if found.mask.all() else found.mask
 
 
 class Batches:
@@ -57,45 +51,55 @@ class Batches:
         self._source, self._target, self._body = source, target, body
         self._series, self._origins, self._index, self._size = series, origins, index, size
         self._rng = np.random.default_rng([seed, 2])
-        self._numbers = np.empty(0, np.int64)
         if index is not None:
             self._order, self._place = Permutation(len(index), self._rng), 0
+            # One for all epochs: an epoch may end among windows that were gathered together.
+            self._endless = self._shuffled()
 
     def _next(self) -> np.ndarray:
-        """The numbers of the next windows; a pass ends within a batch, and the next begins."""
-        numbers = np.empty(0, np.int64)
-        while len(numbers) < self._size:
-            part = self._order[self._place : self._place + self._size - len(numbers)]
-            numbers = np.concatenate([numbers, part])
+        """The numbers of the next windows, of many batches; a pass ends among them, and the next begins."""
+        count, parts = max(1, _CHUNK // self._size) * self._size, []
+        while count:
+            part = self._order[self._place : self._place + count]
+            parts.append(part)
+            count -= len(part)
             self._place += len(part)
             if self._place >= len(self._order):
                 self._order, self._place = Permutation(len(self._index), self._rng), 0
-        return numbers
+        return np.concatenate(parts)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
-        if self._index is None:
-            for start in range(0, len(self._series), _CHUNK):
-                part = slice(start, start + _CHUNK)
-                yield self._batch(self._series[part], self._origins[part])
-            return
-        while True:
-            yield self._batch(*self._index.windows(self._next()))
+        return self._once() if self._index is None else self._endless
 
-    def _batch(self, series: np.ndarray, origins: np.ndarray) -> dict[str, Any]:
-        found = self._source.gather(series, origins)
-        weights = None
-        observed = int(np.count_nonzero(found.w))
-        if observed < found.w.size:
-            # The mean over the targets there are.
-            weights = found.w * np.float32(found.w.size / max(1, observed))
+    def _once(self) -> Iterator[dict[str, Any]]:
+        for start in range(0, len(self._series), _CHUNK):
+            part = slice(start, start + _CHUNK)
+            yield from self._batches(self._series[part], self._origins[part], _CHUNK)
+
+    def _shuffled(self) -> Iterator[dict[str, Any]]:
+        while True:
+            yield from self._batches(*self._index.windows(self._next()), self._size)
+
+    def _batches(self, series: np.ndarray, origins: np.ndarray, size: int) -> Iterator[dict[str, Any]]:
+        """Windows gathered at once, `size` at a time."""
+        found, mask = gathered(self._body, self._source, series, origins)
         y = found.y[..., None]
         if self._target.counts:
             scale = np.broadcast_to(found.place[:, 1:], found.y.shape)
             y = np.stack([np.rint(found.y * scale), scale], axis=-1).astype(np.float32)
-        return {
-            "x": model_input(self._body, self._source, found), "y": y, "sample_weight": weights,
-            "mask": model_mask(self._body, self._source, found),
-        }  # fmt: skip
+        complete = bool(found.w.all())
+        for start in range(0, len(series), size):
+            part = slice(start, start + size)
+            batch = {"x": found.x[part], "y": y[part]}
+            if not complete:
+                w = found.w[part]
+                observed = int(np.count_nonzero(w))
+                if observed < w.size:
+                    # The mean over the targets there are.
+                    batch["sample_weight"] = w * np.float32(w.size / max(1, observed))
+            if mask is not None and not mask[part].all():
+                batch["mask"] = mask[part]
+            yield batch
 
 
 @dataclass(frozen=True)
@@ -179,6 +183,6 @@ def outputs(model: Sequential, body: Body, source: Source, series: np.ndarray, o
     """Outputs of a model for windows, some at a time: their slice, the windows, and (b, H, P)."""
     for start in range(0, len(series), _CHUNK):
         part = slice(start, start + _CHUNK)
-        found = source.gather(series[part], origins[part])
-        out = model.predict(model_input(body, source, found), batch_size=_CHUNK, mask=model_mask(body, source, found))
+        found, mask = gathered(body, source, series[part], origins[part])
+        out = model.predict(found.x, batch_size=_CHUNK, mask=mask)
         yield part, found, out.reshape(len(out), source.layout.horizon, -1)

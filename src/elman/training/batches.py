@@ -39,6 +39,20 @@ class Batch(NamedTuple):
     window: Window | None = None
 
 
+Form = tuple[tuple[int, ...], np.dtype, tuple[int, ...], np.dtype]
+"""Shape and dtype of x and of y."""
+
+
+def plain_form(x: Any, y: Any, rows: Any, batch: Batch) -> Form | None:
+    """The form of x and y if they became the `batch` of their `rows` without a conversion, weights or a mask."""
+    if rows.weights is rows.mask is rows.counts is None and all(
+        type(given) is np.ndarray and (given.shape, given.dtype) == (used.shape, used.dtype)
+        for given, used in ((x, batch.x), (y, batch.y))
+    ):
+        return x.shape, x.dtype, y.shape, y.dtype
+    return None
+
+
 def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     """`tbptt` as (k1, k2), or None; TypeError or ValueError otherwise."""
     if tbptt is None:

@@ -12,7 +12,7 @@ from elman.data import Lanes, Windows
 from elman.kernels.elementwise import all_within
 from elman.masks import checked_steps
 from elman.training import loop
-from elman.training.batches import Batch
+from elman.training.batches import Batch, Form, plain_form
 from elman.training.data import Rows, prepare
 from elman.training.inputs import unpack
 from elman.training.steps import Steps
@@ -162,7 +162,8 @@ class Batchwise(Steps):
         >>> isinstance(model.train_on_batch(np.ones((4, 3, 2)), np.ones(4)), float)
         True
         """
-        batch = self._repeated(x, y) if sample_weight is class_weight is lengths is mask is None else None
+        plain = sample_weight is class_weight is lengths is mask is None
+        batch = self._repeated(self._form, x, y) if plain else None
         if batch is None:
             rows = self._rows(x, y, sample_weight, class_weight, lengths=lengths, mask=mask)
             batch = self._checked_batch(x, y, rows)
@@ -173,7 +174,7 @@ class Batchwise(Steps):
         *, lengths: Any = None, mask: Any = None,
     ) -> float | list[float] | dict[str, float]:  # fmt: skip
         """Loss and metrics on one batch; arguments and errors as in `fit`, result as in `evaluate`."""
-        batch = self._repeated(x, y) if sample_weight is lengths is mask is None else None
+        batch = self._repeated(self._form, x, y) if sample_weight is lengths is mask is None else None
         if batch is None:
             batch = self._checked_batch(x, y, self._rows(x, y, sample_weight, lengths=lengths, mask=mask))
         return self._on_batch(self.test_step, batch, return_dict=return_dict)
@@ -183,22 +184,18 @@ class Batchwise(Steps):
         if self._scores is None:
             self._scores = self._ready(rows)
         batch = self._whole(rows)
-        plain = batch.w is batch.mask is rows.counts is None and all(
-            type(given) is np.ndarray and given.dtype == self.dtype and given.shape == used.shape
-            for given, used in ((x, batch.x), (y, batch.y))
-        )
-        self._form = (x.shape, x.dtype, y.shape, y.dtype) if plain else None
+        self._form = plain_form(x, y, rows, batch)
         return batch
 
-    def _repeated(self, x: Any, y: Any) -> Batch | None:
-        """The batch, if x and y need no conversion and have the form of the last ones; then only values are checked.
+    def _repeated(self, form: Form | None, x: Any, y: Any) -> Batch | None:
+        """The batch, if x and y have the form of others that needed no conversion; then only values are checked.
 
         None also for wrong values: the general way finds out what to say. After large kernels all code is cold; this
         one takes 10 us of a step, the general way 150 (LSTM (32,100,8,64)).
         """
-        if self._form is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
+        if form is None or type(x) is not np.ndarray or type(y) is not np.ndarray:
             return None
-        if (x.shape, x.dtype, y.shape, y.dtype) != self._form or not (all_within(x) and all_within(y)):
+        if (x.shape, x.dtype, y.shape, y.dtype) != form or not (all_within(x) and all_within(y)):
             return None
         self._check_values(x, y)
         return Batch(x, y)

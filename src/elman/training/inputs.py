@@ -11,7 +11,7 @@ import numpy as np
 
 from elman import checks
 from elman.data import Lanes, Windows
-from elman.training.batches import Batch
+from elman.training.batches import Batch, Form, plain_form
 from elman.training.data import Rows
 from elman.utils import pad_sequences
 
@@ -70,12 +70,17 @@ class Stream:
     """Batches that an iterable gives: x, (x, y), (x, y, sample_weight) or a dict of `BATCH_PARTS`.
 
     An iterator, such as a generator, is read on from epoch to epoch; any other iterable begins anew.
+
+    `check` makes rows of a batch's parts; `repeated`, of a form and x and y that have it, the batch at once, or None.
     """
 
     counts = pieces = None
 
-    def __init__(self, source: Iterable[Any], check: Callable[..., Rows], argument: str = "x") -> None:
-        self._source, self._check, self._argument = source, check, argument
+    def __init__(
+        self, source: Iterable[Any], check: Callable[..., Rows], argument: str = "x",
+        repeated: Callable[[Form | None, Any, Any], Batch | None] | None = None,
+    ) -> None:  # fmt: skip
+        self._source, self._check, self._argument, self._repeated = source, check, argument, repeated
         self._iterator = source if isinstance(source, Iterator) else None
         self._first: Rows | None = None
 
@@ -89,29 +94,37 @@ class Stream:
                 raise ValueError(f"{self._argument}: the iterable gives no batch") from None
             if self._iterator is not None:
                 self._iterator = chain([item], items)
-            self._first = self._rows(item)
+            self._first = self._check(**self._parts(item))
         return self._first
 
-    def _rows(self, item: Any) -> Rows:
+    def _parts(self, item: Any) -> Mapping[str, Any]:
         if isinstance(item, Mapping):
             for name in item:
                 checks.choose(self._argument, name, BATCH_PARTS)
-            return self._check(**item)
+            return item
         parts = item if isinstance(item, (tuple, list)) else (item,)
         if not 1 <= len(parts) <= 3:
             raise ValueError(
                 f"{self._argument}: each batch must be x, (x, y), (x, y, sample_weight) or a dict, got {len(parts)} "
                 "parts"
             )
-        return self._check(*parts)
+        return dict(zip(BATCH_PARTS, parts, strict=False))
 
     def batches(self, size: int, order: None = None, most: int | None = None, *, sort: bool = True) -> Iterator[Batch]:
         """The batches as they come, checked; `size` is theirs."""
         items = self._source if self._iterator is None else self._iterator
-        count = 0
+        count, form = 0, None
         for item in items:
-            rows = self._rows(item)
-            yield from rows.batches(len(rows), None, None, sort=sort)
+            parts = self._parts(item)
+            x, y = parts.get("x"), parts.get("y")
+            batch = None
+            if self._repeated is not None and all(v is None for k, v in parts.items() if k not in ("x", "y")):
+                batch = self._repeated(form, x, y)
+            if batch is None:
+                rows = self._check(**parts)
+                batch = next(rows.batches(len(rows), None, None, sort=sort))
+                form = None if batch.y is None else plain_form(x, y, rows, batch)
+            yield batch
             count += 1
             if count == most:
                 return

@@ -19,7 +19,7 @@ from elman.optimizers import Optimizer
 from elman.parameters import ParameterVector
 from elman.recurrence import checked_interval
 from elman.training import loop
-from elman.training.batches import Batch
+from elman.training.batches import Batch, Form
 from elman.training.states import PHASES, States
 
 _PLAIN = nullcontext()
@@ -41,7 +41,7 @@ class Steps(ABC):
     _vector: ParameterVector | None = None
     _checkpoint: int | str | None = None
     # Shapes and dtypes of the last batch that needed no conversion: x and y of training, x of prediction.
-    _form: tuple | None = None
+    _form: Form | None = None
     _x_form: tuple | None = None
 
     def __init__(self, seed: int | None) -> None:

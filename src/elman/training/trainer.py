@@ -113,7 +113,8 @@ class Trainer(Batchwise):
             batch_size, shuffle = len(x) if batch_size is None else batch_size, False
         if stream:
             refuse_beside_stream(x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask)
-            rows: Any = Stream(x, partial(self._rows, class_weight=class_weight))
+            check = partial(self._rows, class_weight=class_weight)
+            rows: Any = Stream(x, check, repeated=None if class_weight is not None else self._repeated)
             first = rows.peek()
         else:
             first = rows = self._rows(x, y, sample_weight, class_weight, lengths=lengths, mask=mask)
@@ -158,7 +159,7 @@ class Trainer(Batchwise):
         if isinstance(given, (Lanes, Windows)):
             return rows, check(given)
         if is_stream(given):
-            validation = Stream(given, check, "validation_data")
+            validation = Stream(given, check, "validation_data", self._repeated)
             validation.peek()
             return rows, validation
         if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
@@ -223,7 +224,7 @@ class Trainer(Batchwise):
         verbose = check_verbose(verbose)
         if is_stream(x):
             refuse_beside_stream(x, y=y, sample_weight=sample_weight, lengths=lengths, mask=mask)
-            rows: Any = Stream(x, self._rows)
+            rows: Any = Stream(x, self._rows, repeated=self._repeated)
             first = rows.peek()
             steps = steps if steps is None else checks.integer("steps", steps)
         else:
