@@ -37,7 +37,7 @@ def info() -> int:
     return 0
 
 
-def fill(cells: Sequence[str], dtype: str) -> int:
+def fill(cells: Sequence[str], dtype: str, workers: int) -> int:
     """Compile what a first fit needs and print each part; 1 if the result cannot be kept."""
 
     def tell(report: Report) -> None:
@@ -49,7 +49,7 @@ def fill(cells: Sequence[str], dtype: str) -> int:
         print("elman: NUMBA_DISABLE_JIT is set; there is nothing to compile", file=sys.stderr)
         return 0
     begin = time.perf_counter()
-    reports = warmup(cells, DTYPES if dtype == "both" else [dtype], tell)
+    reports = warmup(cells, DTYPES if dtype == "both" else [dtype], tell, workers)
     total = sum(r.compiled for r in reports), sum(r.loaded for r in reports)
     print(f"{'all':26}{total[0]:4} compiled {total[1]:4} loaded {time.perf_counter() - begin:7.1f} s")
     place = jit.cache_directory()
@@ -68,8 +68,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     warm = commands.add_parser("warmup", help="compile what a first fit needs, for images and continuous integration")
     warm.add_argument("--dtype", choices=[*DTYPES, "both"], default="both")
     warm.add_argument("--cells", nargs="+", choices=sorted(CELLS), default=sorted(CELLS), metavar="CELL")
+    warm.add_argument(
+        "--workers", type=int, default=jit.maximum_threads(), help="processes, as many as cores by default"
+    )
     given = parser.parse_args(arguments)
-    return info() if given.command == "info" else fill(given.cells, given.dtype)
+    if given.command == "info":
+        return info()
+    if given.workers < 1:
+        parser.error(f"argument --workers: expected at least 1, got {given.workers}")
+    return fill(given.cells, given.dtype, given.workers)
 
 
 if __name__ == "__main__":

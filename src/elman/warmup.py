@@ -1,10 +1,13 @@
-"""Fill the disk cache: compile, in one process, what a first fit needs."""
+"""Fill the disk cache: compile what a first fit needs."""
 
 from __future__ import annotations
 
 import math
+import multiprocessing
+import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -36,6 +39,7 @@ def warmup(
     cells: Sequence[str] | None = None,
     dtypes: Sequence[str] = DTYPES,
     tell: Callable[[Report], Any] | None = None,
+    workers: int = 1,
 ) -> list[Report]:
     """Compile the kernels of training and inference, serial and parallel, so that later processes only load them.
 
@@ -47,6 +51,9 @@ def warmup(
         "float32" and "float64".
     tell : callable, optional
         Gets the report of every part as soon as it is done.
+    workers : int
+        Processes to compile in. More than one are started anew, so a script must guard its own work by ``if __name__
+        == "__main__":``, and they know no cells that were registered by a user.
 
     Returns
     -------
@@ -64,25 +71,47 @@ def warmup(
     ['simple float32', 'dense float32', 'losses float32', 'optimizers float32']
     """
     names = [checks.choose("cells", name, CELLS) for name in (CELLS if cells is None else cells)]
-    kinds = [checks.float_dtype("dtypes", dtype) for dtype in dtypes]
-    reports = []
-    for what, work in _parts(names, kinds):
-        before, begin = compile_counts(), time.perf_counter()
-        work()
-        after = compile_counts()
-        reports.append(Report(what, *(after[k] - before[k] for k in before), time.perf_counter() - begin))
+    kinds = [checks.float_dtype("dtypes", dtype).name for dtype in dtypes]
+    workers = checks.integer("workers", workers)
+    parts = [(name, dtype) for dtype in kinds for name in (*names, *_OTHERS)]
+    done = map(_report, parts) if workers == 1 else _side_by_side(parts, workers)
+    reports = {}
+    for report in done:
+        reports[report.what] = report
         if tell is not None:
-            tell(reports[-1])
-    return reports
+            tell(report)
+    return [reports[" ".join(part)] for part in parts]
 
 
-def _parts(cells: Sequence[str], dtypes: Sequence[np.dtype]) -> Iterator[tuple[str, Callable[[], None]]]:
-    for dtype in dtypes:
-        for cell in cells:
-            yield f"{cell} {dtype}", lambda cell=cell, dtype=dtype: _fit(_layer(cell), dtype)
-        yield f"dense {dtype}", lambda dtype=dtype: _dense(dtype)
-        yield f"losses {dtype}", lambda dtype=dtype: _losses(dtype)
-        yield f"optimizers {dtype}", lambda dtype=dtype: _optimizers(dtype)
+def _report(part: tuple[str, str]) -> Report:
+    """Do one part of the work: a cell, or one of `_OTHERS`, in one dtype."""
+    name, dtype = part
+    before, begin = compile_counts(), time.perf_counter()
+    work = _OTHERS.get(name)
+    if work is None:
+        _fit(_layer(checks.choose("cells", name, CELLS)), np.dtype(dtype))
+    else:
+        work(np.dtype(dtype))
+    after = compile_counts()
+    return Report(" ".join(part), *(after[k] - before[k] for k in before), time.perf_counter() - begin)
+
+
+def _side_by_side(parts: Sequence[tuple[str, str]], workers: int) -> Iterator[Report]:
+    """The reports of processes. The first part of a dtype compiles what the others only load, so it goes ahead."""
+    first = {dtype: (name, dtype) for name, dtype in reversed(parts)}
+    context = multiprocessing.get_context("spawn")
+    # An interrupt from the terminal reaches all processes; these end without a word.
+    with ProcessPoolExecutor(workers, context, signal.signal, (signal.SIGINT, signal.SIG_DFL)) as pool:
+        waiting = {pool.submit(_report, part) for part in first.values()}
+        while waiting:
+            done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                report = future.result()
+                dtype = report.what.split()[1]
+                if first.pop(dtype, None) is not None:
+                    rest = [part for part in parts if part[1] == dtype and " ".join(part) != report.what]
+                    waiting |= {pool.submit(_report, part) for part in rest}
+                yield report
 
 
 def _layer(cell: str) -> Callable[[int], RNN]:
@@ -169,3 +198,7 @@ def _optimizers(dtype: np.dtype) -> None:
                 optimizer.apply(vector, np.zeros_like(vector))
 
     _each_variant(run)
+
+
+_OTHERS: dict[str, Callable[[np.dtype], None]] = {"dense": _dense, "losses": _losses, "optimizers": _optimizers}
+"""Parts beside the cells."""
