@@ -210,8 +210,15 @@ def swapped(module, name, inside=lambda tree: [tree]):
 
         def change(found=space[name]):
             before = getattr(module, name)
-            setattr(module, name, found)
-            return lambda: setattr(module, name, before)
+            by_address = [f for f in vars(module).values() if isinstance(f, Function) and f.python is before]
+
+            def bind(function):
+                setattr(module, name, function)
+                for kernel in by_address:
+                    kernel.python = function
+
+            bind(found)
+            return lambda: bind(before)
 
         yield description, change
 

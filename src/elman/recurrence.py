@@ -159,7 +159,8 @@ class Recurrence:
         if tape.zone.size:
             tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
         scan.forward(
-            min(tape.threads, len(tape.pieces)), tape.pieces, frame.most_rows, *self.handles(backward=False),
+            min(tape.threads, len(tape.pieces)), tape.pieces, frame.most_rows,
+            scan.forward_shard.handle(self.dtype), *self.handles(backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
             mask if mask.size == 0 else mask[begin:end], tape.holes, frame.drop, tape.zone, frame.batch, fresh,

@@ -276,16 +276,16 @@ class Tape:
         outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
         cell, late, product = r.handles(backward=True)
         scan.backward(
-            min(threads, len(self.pieces)), self.pieces, frame.most_rows, cell, late, product,
-            skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded, frame.s,
-            *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
+            min(threads, len(self.pieces)), self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
+            cell, late, product, skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded,
+            frame.s, *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
             mask, self.holes, read, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
         )  # fmt: skip
         tasks, bounds = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         weights.weight_gradients(
-            threads, bounds, tasks, len(tasks) if packed.size else _CHUNK, product, *place, steps, frame.batch,
-            plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width, plan.x_gates, plan.h_gates, read,
-            time_block, *ends, panel, packed, sums, *gradients[:3],
+            threads, bounds, weights.shard.handle(r.dtype), tasks, len(tasks) if packed.size else _CHUNK, product,
+            *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width,
+            plan.x_gates, plan.h_gates, read, time_block, *ends, panel, packed, sums, *gradients[:3],
         )  # fmt: skip
         return steps % 2

@@ -6,7 +6,8 @@ Nothing compiles when this module is imported. Three kinds of compiled function 
     Scalar or block arithmetic that other kernels call. Never called from Python on a hot path, never cached by itself.
 ``Function``
     A helper whose *address* is handed to another kernel, with one explicit signature per float type. This is how a
-    cell reaches the scan and an optimizer reaches the update loop without recompiling either.
+    cell reaches the scan and an optimizer reaches the update loop without recompiling either. The work of one shard
+    is such a function too: in the serial and the parallel entry LLVM would optimise it six times.
 ``Entry``
     What Python calls. It compiles per argument types, lands in the disk cache, and exists in a serial and a parallel
     variant made from one source: ``prange`` is ``range`` in the serial one.
@@ -49,6 +50,7 @@ __all__ = [
     "matrix",
     "maximum_threads",
     "prange",
+    "tensor",
     "threading_layer",
     "types",
     "vector",
@@ -79,14 +81,19 @@ def force_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(**STRICT, forceinline=True)(function)
 
 
-def vector(dtype: np.dtype) -> types.Array:
+def tensor(dtype: Any, axes: int) -> types.Array:
+    """Numba type of a contiguous array of `dtype` with so many axes."""
+    return types.Array(numba.from_dtype(np.dtype(dtype)), axes, "C")
+
+
+def vector(dtype: Any) -> types.Array:
     """Numba type of a contiguous 1-D array of `dtype`."""
-    return types.Array(numba.from_dtype(np.dtype(dtype)), 1, "C")
+    return tensor(dtype, 1)
 
 
-def matrix(dtype: np.dtype) -> types.Array:
+def matrix(dtype: Any) -> types.Array:
     """Numba type of a contiguous 2-D array of `dtype`."""
-    return types.Array(numba.from_dtype(np.dtype(dtype)), 2, "C")
+    return tensor(dtype, 2)
 
 
 # ---- functions by address --------------------------------------------------------------------------------------
@@ -145,8 +152,11 @@ class Function:
         found = self._handles.get(dtype)
         if found is None:
             with _compile_lock:
-                found = self._handles[dtype] = self.python if DISABLED else self._compile(np.dtype(dtype))
+                found = self._handles[dtype] = self._run if DISABLED else self._compile(np.dtype(dtype))
         return found
+
+    def _run(self, *args: Any) -> None:
+        self.python(*args)
 
     def _compile(self, dtype: np.dtype) -> int:
         if self._dispatcher is None:

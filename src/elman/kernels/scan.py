@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.jit import Entry, force_inlined, helper, invoke, matrix, prange, types
+from elman.jit import Entry, Function, force_inlined, helper, invoke, matrix, prange, tensor, types, vector
 from elman.kernels.simd import element, pointer, pointer_at
 
 
@@ -115,7 +115,6 @@ def _products(
     )  # fmt: skip
 
 
-@helper
 def _forward_shard(
     begin, end, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask,
     holes, drop, zone, batch, fresh, u, s, z, y, first,
@@ -192,27 +191,40 @@ def _forward_shard(
                         out[j] = state[j]
 
 
+def _forward_types(dtype):
+    index, pair = types.int64, types.UniTuple(types.int64, 2)
+    return (
+        *(index,) * 5, pair, index, types.UniTuple(index, 3), index, pair, vector(dtype), matrix(dtype),
+        matrix(np.int64), *(index,) * 4, matrix(np.uint8), types.boolean, matrix(dtype), vector(np.uint64), index,
+        types.boolean, tensor(dtype, 3), tensor(dtype, 4), tensor(dtype, 4), tensor(dtype, 3), index,
+    )  # fmt: skip
+
+
+forward_shard = Function(_forward_shard, _forward_types)
+
+
 @Entry
 def forward(
-    pieces, most_rows, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h,
-    width, mask, holes, drop, zone, batch, fresh, u, s, z, y, first,
+    pieces, most_rows, shard, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand,
+    h, width, mask, holes, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     """All `steps` forward, from zero states if it is `fresh`, else from those in ``s[:, 0]``.
 
     `y` (B, ., H) gets the outputs: step t is its step ``first + t``, where there is one.
 
-    `x` is an address, `x_strides` its strides (batch, time, feature) in elements. `slots` are the numbers of slots of s
-    and z to use. ``pieces[i, p]`` are (begin, end) of sequences of thread i, whole bands, which are taken at most
-    `most_rows` at a time. `rare` are the addresses of `carry` and `zone_out`; `batch` is B.
+    `shard` is the address of `forward_shard`, `x` an address with its strides (batch, time, feature) in elements.
+    `slots` are the numbers of slots of s and z to use. ``pieces[i, p]`` are (begin, end) of sequences of thread i,
+    whole bands, which are taken at most `most_rows` at a time. `rare` are the addresses of `carry` and `zone_out`;
+    `batch` is B.
     """
-    for shard in prange(pieces.shape[0]):
-        i = np.int64(shard)
+    for thread in prange(pieces.shape[0]):
+        i = np.int64(thread)
         for p in range(pieces.shape[1]):
             for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
-                _forward_shard(
-                    begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, x, x_strides, steps,
-                    slots, w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u, s, z, y,
-                    first,
+                invoke(
+                    shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, x, x_strides,
+                    steps, slots, w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u,
+                    s, z, y, first,
                 )  # fmt: skip
 
 
@@ -307,7 +319,6 @@ def _incoming(t, begin, end, units, h, dy, dy_strides, dy_step, d, now, norms):
             norms[t, b] = np.sqrt(total)
 
 
-@helper
 def _backward_shard(
     begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand,
     h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
@@ -368,26 +379,39 @@ def _backward_shard(
         now = 1 - now
 
 
+def _backward_types(dtype):
+    index, flag, pair, some = types.int64, types.boolean, types.UniTuple(types.int64, 2), tensor(dtype, 3)
+    return (
+        *(index,) * 5, types.UniTuple(index, 4), index, tensor(dtype, 4), index, types.UniTuple(index, 3), index, index,
+        vector(dtype), vector(dtype), pair, pair, index, index, index, matrix(np.uint8), flag, matrix(np.uint8),
+        matrix(dtype), vector(np.uint64), index, flag, some, tensor(dtype, 4), tensor(dtype, 4), some, some,
+        matrix(np.float64),
+    )  # fmt: skip
+
+
+backward_shard = Function(_backward_shard, _backward_types)
+
+
 @Entry
 def backward(
-    pieces, most_rows, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows,
-    operand, h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    pieces, most_rows, shard, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows,
+    h_rows, operand, h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     """All `steps` in reverse. ``d[., 0]`` enters as the last state's gradient, ``d[., T % 2]`` leaves as the first's.
 
-    With `fresh` it enters as zero. `dy` is the address of the gradient of the outputs of the last `dy_steps` steps,
-    with its strides (batch, time, unit). `dx` (T, B, Ip) gets that of the input unless it is empty, `norms` (T, B) the
-    length of the gradient of h after every step. ``read[t, k]`` (with a mask) is 0 where `elman.kernels.weights` does
-    not read z. `x_rows` and `h_rows` are (first, count) of the buffer rows with an input and an early recurrent
-    product; `operand` is -1 for cells without a late row. `rare` are the addresses of `set_aside`, `restore`, `hold`
-    and `release`; `batch` is B.
+    With `fresh` it enters as zero. `shard` is the address of `backward_shard`; `dy` that of the gradient of the outputs
+    of the last `dy_steps` steps, with its strides (batch, time, unit). `dx` (T, B, Ip) gets that of the input unless it
+    is empty, `norms` (T, B) the length of the gradient of h after every step. ``read[t, k]`` (with a mask) is 0 where
+    `elman.kernels.weights` does not read z. `x_rows` and `h_rows` are (first, count) of the buffer rows with an input
+    and an early recurrent product; `operand` is -1 for cells without a late row. `rare` are the addresses of
+    `set_aside`, `restore`, `hold` and `release`; `batch` is B.
     """
-    for shard in prange(pieces.shape[0]):
-        i = np.int64(shard)
+    for thread in prange(pieces.shape[0]):
+        i = np.int64(thread)
         for p in range(pieces.shape[1]):
             for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
-                _backward_shard(
-                    begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, units, s, dy,
+                invoke(
+                    shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, units, s, dy,
                     dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, holes, read, drop,
                     zone, batch, fresh, u, z, d, du, dx, norms,
                 )  # fmt: skip

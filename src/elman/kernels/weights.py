@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from elman.jit import Entry, helper, invoke, prange
+from elman.jit import Entry, Function, helper, invoke, matrix, prange, tensor, types, vector
 from elman.kernels.matmul import UNBANDED
 from elman.kernels.simd import ROWS, element, gather, pointer, pointer_at
 
@@ -183,32 +183,54 @@ def _finish(tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
             _unpack(sums, bias, one, one, q, count, width, units, h, h_gates, db)
 
 
+def _shard(
+    i, bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
+    h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
+):  # fmt: skip
+    """The panels of thread i."""
+    size, own = panel.size // (bounds.size - 1), packed.size // (bounds.size - 1)
+    for k in range(bounds[i], bounds[i + 1], chunk):
+        part = tasks[k : min(k + chunk, bounds[i + 1])]
+        if begins:
+            for j in range(part.shape[0]):
+                start = part[j, 6]
+                for e in range(start, start + (part[j, 2] + part[j, 3] + 1) * part[j, 1] * width):
+                    sums[e] = 0
+        _chunk_gradient(
+            part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block, panel,
+            i * size, packed, i * own, sums,
+        )  # fmt: skip
+        if ends:
+            _finish(part, width, units, h, x_gates, h_gates, sums, dw, dr, db)
+
+
+def _types(dtype):
+    index, gates, one = types.int64, vector(np.int64), vector(dtype)
+    return (
+        index, gates, matrix(np.int64), index, index, index, types.UniTuple(index, 3), index, index, index,
+        tensor(dtype, 4), index, tensor(dtype, 4), index, index, index, gates, gates, matrix(np.uint8), index,
+        types.boolean, types.boolean, one, one, one, *(matrix(dtype),) * 3,
+    )  # fmt: skip
+
+
+shard = Function(_shard, _types)
+
+
 @Entry
 def weight_gradients(
-    bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
+    bounds, shard, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
     h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
 ):  # fmt: skip
     """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
 
-    Parallel over column panels: shard i works on ``tasks[bounds[i]:bounds[i + 1]]``, `chunk` panels at a time, with its
-    own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits do not depend on the
+    Parallel over column panels: thread i works on ``tasks[bounds[i]:bounds[i + 1]]``, `chunk` panels at a time, with
+    its own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits do not depend on the
     shards. The sums are set to zero if this segment of the time `begins` them and handed over if it `ends` them.
-    `hidden` is the row of s the recurrent products took; ``read[t, k]`` (or none) is 0 where no step of t's block from
-    t on is used by band k.
+    `shard` is the address of the function of that name, `hidden` the row of s the recurrent products took;
+    ``read[t, k]`` (or none) is 0 where no step of t's block from t on is used by band k.
     """
-    size, own = panel.size // (bounds.size - 1), packed.size // (bounds.size - 1)
-    for shard in prange(bounds.size - 1):
-        i = np.int64(shard)
-        for k in range(bounds[i], bounds[i + 1], chunk):
-            part = tasks[k : min(k + chunk, bounds[i + 1])]
-            if begins:
-                for j in range(part.shape[0]):
-                    start = part[j, 6]
-                    for e in range(start, start + (part[j, 2] + part[j, 3] + 1) * part[j, 1] * width):
-                        sums[e] = 0
-            _chunk_gradient(
-                part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block,
-                panel, i * size, packed, i * own, sums,
-            )  # fmt: skip
-            if ends:
-                _finish(part, width, units, h, x_gates, h_gates, sums, dw, dr, db)
+    for thread in prange(bounds.size - 1):
+        invoke(
+            shard, np.int64(thread), bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z,
+            operand, h, width, x_gates, h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
+        )  # fmt: skip
