@@ -166,16 +166,25 @@ def progress(total: int, verbose: bool) -> Iterator[Any]:
 
 
 def side_by_side(jobs: list[Any]) -> list[Any]:
-    """Run functions of no arguments, one per thread, each of whose kernels then take one; in order of the jobs."""
-    threads = min(len(jobs), get_num_threads())
-    if threads == 1:
+    """Run functions of no arguments, one per thread, each of whose kernels then take one; in order of the jobs.
+
+    Those left over share the threads: of 5 on two threads, the last has both.
+    """
+    threads = get_num_threads()
+    whole = len(jobs) // threads * threads
+    return [result for part in (jobs[:whole], jobs[whole:]) for result in _shared(part, threads)]
+
+
+def _shared(jobs: list[Any], threads: int) -> list[Any]:
+    if len(jobs) < 2 or threads == 1:
         return [job() for job in jobs]
+    each = max(1, threads // len(jobs))
 
     def alone(job: Any) -> Any:
-        with num_threads(1):
+        with num_threads(each):
             return job()
 
-    with ThreadPoolExecutor(threads) as pool:
+    with ThreadPoolExecutor(min(len(jobs), threads)) as pool:
         return list(pool.map(alone, jobs))
 
 
