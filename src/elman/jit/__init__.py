@@ -31,6 +31,7 @@ from numba.extending import intrinsic, overload
 from elman.jit.cache import PACKAGE, Cache, cache_directory
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
+from elman.jit.team import keep_apart
 
 __all__ = [
     "DISABLED",
@@ -189,6 +190,7 @@ class Entry:
             return (self._serial or self._first(parallel=False))(*args)
         run = self._parallel or self._first(parallel=True)
         before = current_threads()
+        keep_apart(threads)
         if before == threads:
             return run(*args)
         numba.set_num_threads(threads)
