@@ -45,7 +45,7 @@ def test_info_prints_what_the_library_runs_on(capsys):
     ("writable", "expected"), [(True, "1 files, 0.0 MB, writable"), (False, "1 files, 0.0 MB, read-only")]
 )
 def test_info_tells_the_state_of_the_cache(tmp_path, monkeypatch, capsys, writable, expected):
-    (tmp_path / "a.nbi").write_bytes(b"12")
+    (tmp_path / "a.nbc").write_bytes(b"12")
     monkeypatch.setattr(jit, "cache_directory", lambda: tmp_path)
     monkeypatch.setattr(places, "writable", lambda place: writable)
     assert cli.main(["info"]) == 0

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import importlib.util
 import os
 import re
+import struct
 import tempfile
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -19,6 +21,29 @@ def hash_sources(package: Path) -> bytes:
     for file in sorted(package.rglob("*.py")):
         digest.update(str(file.relative_to(package)).encode() + b"\0" + file.read_bytes() + b"\0")
     return digest.digest()
+
+
+def settled(package: Path, sources: bytes) -> bool:
+    """Whether Python runs the sources of `package` that were hashed to `sources`; kernels of others must not be kept.
+
+    They were edited meanwhile, perhaps before they were imported; or there is bytecode older than a source that Python
+    takes all the same, as it compares sizes and whole seconds.
+    """
+    with contextlib.suppress(OSError):  # the package may be removed, or replaced, at this moment
+        return hash_sources(package) == sources and not any(map(_outdated, package.rglob("*.py")))
+    return False
+
+
+def _outdated(source: Path) -> bool:
+    bytecode = Path(importlib.util.cache_from_source(str(source)))
+    with contextlib.suppress(OSError, struct.error):
+        with open(bytecode, "rb") as file:
+            flags, seconds, size = struct.unpack("<4xIII", file.read(16))
+            written = os.fstat(file.fileno()).st_mtime_ns
+        found = source.stat()
+        taken = (flags, seconds, size) == (0, int(found.st_mtime) & 0xFFFFFFFF, found.st_size & 0xFFFFFFFF)
+        return taken and written < found.st_mtime_ns
+    return False
 
 
 def stamp(sources: bytes, key: str) -> str:
@@ -40,8 +65,8 @@ def roots(package: Path, numba_directory: str) -> Iterator[Path]:
     yield package / "__pycache__" / "kernels"
     with contextlib.suppress(RuntimeError):
         yield Path.home() / ".cache" / "elman"
-    private = Path(tempfile.gettempdir()) / f"elman-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
-    with contextlib.suppress(OSError):
+    with contextlib.suppress(OSError):  # there may be no temporary directory either
+        private = Path(tempfile.gettempdir()) / f"elman-{os.getuid() if hasattr(os, 'getuid') else 'cache'}"
         private.mkdir(mode=0o700, exist_ok=True)
         # Cached kernels are pickles: use the shared temporary directory only if nobody else can write to ours.
         if not hasattr(os, "getuid") or (private.stat().st_uid == os.getuid() and not private.stat().st_mode & 0o022):
@@ -59,7 +84,7 @@ def find(candidates: Iterable[Path], version: str) -> Path | None:
         if writable(place):
             _prune(root)
             return place
-        if any(place.glob("*.nbi")):
+        if any(place.glob("*.nbc")):
             return place
     return None
 
@@ -94,6 +119,6 @@ def _prune(root: Path, keep: int = 8) -> None:
         return
     for old in oldest:
         with contextlib.suppress(OSError):
-            for file in old.glob("*.nb[ic]*"):
+            for file in old.glob("*.nbc*"):
                 file.unlink()
             old.rmdir()

@@ -28,7 +28,7 @@ from numba import carray, prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic, overload
 
-from elman.jit.cache import PACKAGE, Cache, cache_directory
+from elman.jit.cache import PACKAGE, Cache, cache_directory, trusted
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
 from elman.jit.team import keep_apart
@@ -236,7 +236,7 @@ def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
     dispatcher = numba.njit(**options)(python)
     # Functions from outside, such as a user's cell, compile anew in each process: no hash covers what they call.
     ours = Path(python.__code__.co_filename).resolve().is_relative_to(PACKAGE)
-    if ours and cache_directory() is not None:
+    if ours and cache_directory() is not None and trusted():
         # A file locator that fails at this point means "uncached", never an error.
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = Cache(python, "p" if "parallel" in options else "s" if options["nogil"] else "g")
