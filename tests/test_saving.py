@@ -79,12 +79,15 @@ def every_layer(dtype):
 def content(path):
     with np.load(path) as file:
         arrays = dict(file)
+    del arrays["digest"]
     return json.loads(arrays.pop("header").tobytes()), arrays
 
 
 def rewrite(path, header, arrays):
     header["arrays"] = sorted(arrays)
-    np.savez(path, header=np.frombuffer(json.dumps(header).encode(), np.uint8), **arrays)
+    text = json.dumps(header).encode()
+    own = {"header": text, "digest": archive.digest(text, arrays)}
+    np.savez(path, **{name: np.frombuffer(value, np.uint8) for name, value in own.items()}, **arrays)
 
 
 def same_state(a, b):
@@ -239,6 +242,32 @@ def test_flipped_bytes_are_found_or_harmless(saved):
     assert errors > 0.6 * len(whole)
 
 
+def test_what_a_checksum_covers_in_no_part_is_found_by_the_digest(saved):
+    """One byte of an array's header, so that half of its values are read: the checksum is compared at the end only."""
+    model = Sequential([Input((5, 2)), GRU(40), Dense(1)], seed=0)  # 20 kB: a short array is read whole ahead
+    model.save(saved)
+    whole = saved.read_bytes()
+    at = whole.index(b"'<f4'", whole.index(b"parameters.npy"))
+    saved.write_bytes(whole[: at + 3] + b"2" + whole[at + 4 :])
+    with np.load(saved) as file:
+        assert file["parameters"].dtype == np.float16  # NumPy sees nothing
+    with pytest.raises(ValueError, match=r"path: .* or it is damaged \(its digest is that of another content"):
+        load_model(saved)
+    header, arrays = content(io.BytesIO(whole))
+    text = json.dumps({**header, "format": 1}).encode()
+    np.savez(saved, header=np.frombuffer(text, np.uint8), **arrays)  # format 1 has no digest
+    assert load_model(saved).predict(data()[0]).shape == (20, 1)
+    whole = saved.read_bytes()
+    at = whole.index(b"'<f4'", whole.index(b"parameters.npy"))
+    saved.write_bytes(whole[: at + 3] + b"2" + whole[at + 4 :])
+    with pytest.raises(ValueError, match=r"path: .* or it is damaged \(bad checksum of 'parameters.npy'"):
+        load_model(saved)
+    text = json.dumps({**header, "format": 2}).encode()
+    np.savez(saved, header=np.frombuffer(text, np.uint8), **arrays)
+    with pytest.raises(ValueError, match="its digest is that of another content"):
+        load_model(saved)  # a digest cannot be left out
+
+
 @pytest.mark.parametrize("what", [b"", b"model", b"PK\x03\x04" + bytes(50), bytes(1000)])
 def test_files_that_are_no_archive(saved, what):
     saved.write_bytes(what)
@@ -248,7 +277,8 @@ def test_files_that_are_no_archive(saved, what):
 
 def test_archives_that_hold_something_else(saved, tmp_path):
     header, arrays = content(saved)
-    np.savez(saved, header=np.frombuffer(json.dumps(header).encode(), np.uint8), parameters=arrays["parameters"])
+    text = json.dumps({**header, "format": 1}).encode()  # without a digest, there is a list of arrays
+    np.savez(saved, header=np.frombuffer(text, np.uint8), parameters=arrays["parameters"])
     with pytest.raises(ValueError, match=r"path: .* is damaged: it should hold .*optimizer/velocity"):
         load_model(saved)
     np.savez(saved, a=np.zeros(3))

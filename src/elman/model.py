@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from elman import archive
+from elman import archive, checks, tensors
 from elman.layers import Input
 from elman.layers.base import assign, deserialize, display, serialize
 from elman.parameters import Weight
@@ -168,6 +168,59 @@ class Sequential(Stack):
         with self.lock:
             header, arrays = self._state()
         archive.write(path, type(self).__name__, header, arrays)
+
+    def save_weights(self, path: str | os.PathLike[str]) -> None:
+        """Write the parameters alone to a safetensors file, for other libraries; `load_weights` reads it.
+
+        The tensors have the names and shapes of `weights`; the file is replaced as a whole or not at all. A model to go
+        on with is kept by `save`, which needs nothing but elman.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Usually with the ending ".safetensors".
+
+        Raises
+        ------
+        ImportError
+            Without the package safetensors (``elman[safetensors]``).
+        ValueError
+            If the model is not built.
+        OSError
+            If the place cannot be written.
+        """
+        weights = self._built()
+        with self.lock:
+            tensors.write(path, {w.name: w.value for w in weights})
+
+    def load_weights(self, path: str | os.PathLike[str]) -> None:
+        """Overwrite all parameters by those of a safetensors file, of `save_weights` or of another library.
+
+        Parameters
+        ----------
+        path : str or path-like
+            Has one tensor for each of `weights`, of its name and shape and any real type, and no others.
+
+        Raises
+        ------
+        ImportError
+            Without the package safetensors (``elman[safetensors]``).
+        FileNotFoundError
+            If there is no such file.
+        ValueError
+            If it is no such file, or damaged, or the model is not built, or a name, a shape or a value does not fit;
+            nothing is written then.
+        """
+        weights, found, file = list(self._built()), tensors.read(path), os.fspath(path)
+        names = [w.name for w in weights]
+        if found.keys() != set(names):
+            missing, unknown = [n for n in names if n not in found], sorted(found.keys() - set(names))
+            raise ValueError(f"path: {file!r} does not fit the model: it lacks {missing}, and has {unknown} too many")
+        values = [
+            checks.shaped(f"path: {file!r}, {name!r}", found[name], value.shape, self.dtype) for name, value in weights
+        ]
+        with self.lock:
+            self.set_weights(values)
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Everything the model is: JSON values and arrays."""
