@@ -56,7 +56,7 @@ def write(path: str | os.PathLike[str], kind: str, header: dict[str, Any], array
     text = json.dumps({"format": FORMAT, "kind": kind, "arrays": sorted(arrays), **header}).encode()
     content = {_HEADER: np.frombuffer(text, np.uint8), _DIGEST: np.frombuffer(digest(text, arrays), np.uint8)}
     with replacing(path) as file:
-        np.savez(file, **content, **arrays)
+        np.savez(file, **content, **arrays)  # type: ignore[arg-type]  # it has an argument of its own
 
 
 def read(path: str | os.PathLike[str], kind: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:

@@ -99,11 +99,11 @@ class _NormConstraint(Constraint):
     def _check(self, *factors: str) -> None:
         for name in factors:
             object.__setattr__(self, name, registry.number(name, getattr(self, name), 0))
-        several = isinstance(self.axis, (tuple, list))
-        axes = tuple(integer("axis", a, -32) for a in (self.axis if several else [self.axis]))
+        several = self.axis if isinstance(self.axis, (tuple, list)) else None
+        axes = tuple(integer("axis", a, -32) for a in ([self.axis] if several is None else several))
         if not axes:
             raise ValueError("axis: expected an integer or several, got none")
-        object.__setattr__(self, "axis", axes if several else axes[0])
+        object.__setattr__(self, "axis", axes[0] if several is None else axes)
 
 
 @dataclass(frozen=True)

@@ -107,7 +107,7 @@ def _search(log_p: list[list[float]], width: int, blank: int) -> tuple[np.ndarra
     for step in log_p:
         grown: dict[tuple[int, ...], tuple[float, float]] = {}
 
-        def grow(labels: tuple[int, ...], blanks: float, last: float, grown: dict = grown) -> None:
+        def grow(labels: tuple[int, ...], blanks: float, last: float, grown: dict[Any, Any] = grown) -> None:
             before = grown.get(labels, (-math.inf, -math.inf))
             grown[labels] = _add(before[0], blanks), _add(before[1], last)
 

@@ -54,7 +54,7 @@ class Frame:
         self.u = take("u", (bands, len(cell.unit_weights), m), dtype)
         self.drop = take("drop", (bands, m if noise.dropped else 0), dtype)
         # No reference back to the owner: a cycle would keep the buffers alive until the cyclic collector runs.
-        self._backward: dict[tuple[int, bool], tuple] = {}
+        self._backward: dict[tuple[int, bool], tuple[Any, ...]] = {}
         self.version = owner.buffers.version
 
     # ---- sequences in bands, and as users know them
@@ -87,7 +87,7 @@ class Frame:
 
     # ---- backward
 
-    def backward_arrays(self, owner: Any, threads: int, *, input_gradient: bool) -> tuple:
+    def backward_arrays(self, owner: Any, threads: int, *, input_gradient: bool) -> tuple[Any, ...]:
         """d, dx, rt, wt, panel, time block; per thread count, as the panel depends on it."""
         found = self._backward.get((threads, input_gradient))
         if found is None:
@@ -95,7 +95,7 @@ class Frame:
             self.version = owner.buffers.version
         return found
 
-    def _make_backward(self, owner: Any, threads: int, input_gradient: bool) -> tuple:
+    def _make_backward(self, owner: Any, threads: int, input_gradient: bool) -> tuple[Any, ...]:
         batch, steps = self.batch, self.steps
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
         columns, recurrent = cell.gates * owner.units, owner.units * bool(cell.h)

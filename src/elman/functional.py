@@ -153,4 +153,4 @@ def _checked_parameters(cell: Cell, inputs: int, parameters: Sequence[np.ndarray
     bias = given[matrices].reshape(-1, columns) if biased else np.empty((0, columns), dtype)
     recurrent = given[1] if cell.h else np.empty((0, columns), dtype)
     unit_weights = given[-1] if rows else np.empty((0, units), dtype)
-    return [np.require(p, dtype, "CAW") for p in (given[0], recurrent, bias, unit_weights)]
+    return [np.require(p, dtype, ["C", "A", "W"]) for p in (given[0], recurrent, bias, unit_weights)]

@@ -56,6 +56,7 @@ def align(
     """
     shape = tuple(output_shape)
     rows = shape[:-1]
+    allowed: tuple[tuple[int, ...], ...]
     if labels:
         allowed, result = (rows, (*rows, 1)), rows
     else:

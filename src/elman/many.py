@@ -249,7 +249,10 @@ def _blame(common: dict[str, Any], jobs: list[_Job], error: Exception) -> None:
 
 def _own_entries(jobs: list[_Job]) -> bytes:
     """Layers, cells and others that users registered and these models name, pickled: new processes lack them."""
-    foreign = lambda entry: entry.__module__.partition(".")[0] != "elman"
+
+    def foreign(entry: Any) -> bool:
+        return entry.__module__.partition(".")[0] != "elman"
+
     tables: list[dict[str, Any]] = [{name: cell for name, cell in CELLS.items() if foreign(cell.kernels)}]
     tables += [{name: cls for name, cls in registry.names(table).items() if foreign(cls)} for table in _CLASSES]
     if any(tables):
@@ -265,7 +268,8 @@ _introduced = b""
 def _introduce(own: bytes) -> None:
     global _introduced
     if own != _introduced:  # a cell is compiled for every time it is introduced, 0.5 s
-        for table, entries in zip((CELLS, *_CLASSES), pickle.loads(own), strict=True):
+        tables: list[dict[str, Any]] = [CELLS, *_CLASSES]
+        for table, entries in zip(tables, pickle.loads(own), strict=True):
             table.update(entries)
         _introduced = own
 

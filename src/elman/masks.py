@@ -31,7 +31,7 @@ def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str =
     >>> checked_steps(None, [1, 0], (2, 2)).tolist()
     [1, 0]
     """
-    shape = tuple(shape)
+    shape = shape[0], shape[1]
     if mask is not None and lengths is not None:
         raise ValueError(f"{prefix}mask and {prefix}lengths cannot be given together")
     if mask is not None:

@@ -147,7 +147,7 @@ class Sequential(Stack):
         first = [] if shape is None else [Input(tuple(shape))]
         return cls([*first, *map(deserialize, config["layers"])], config["dtype"], config["seed"])
 
-    def save(self, path: str | os.PathLike) -> None:
+    def save(self, path: str | os.PathLike[str]) -> None:
         """Write the model, with optimizer and its state, to one ``.npz`` file; `elman.load_model` reads it.
 
         The file is written under a temporary name and renamed, so `path` holds the old model or the new one, never
@@ -275,12 +275,12 @@ class Sequential(Stack):
         self._draws = int(header["draws"])
         self._shuffle.bit_generator.state = header["shuffle"]
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # For copy and pickle: a copied view would no longer belong to the copied vector.
         return type(self)._restore, self._state()
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Sequential:
+    def load(cls, path: str | os.PathLike[str]) -> Sequential:
         """The model `save` wrote; see `elman.load_model`."""
         header, arrays = archive.read(path, cls.__name__)
         try:
@@ -291,7 +291,7 @@ class Sequential(Stack):
             raise ValueError(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
 
 
-def load_model(path: str | os.PathLike) -> Sequential:
+def load_model(path: str | os.PathLike[str]) -> Sequential:
     """Load a model that `Sequential.save` wrote, ready to predict and to train on.
 
     Parameters

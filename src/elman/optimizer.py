@@ -140,8 +140,8 @@ class Optimizer(ABC):
 
     def _set_learning_rate(self, value: Any) -> None:
         if isinstance(value, (Mapping, LearningRateSchedule)):
-            self.__dict__["_schedule"] = schedules.get(value)
-            self.__dict__["learning_rate"] = self._schedule(self.__dict__.get("calls", 0))
+            self.__dict__["_schedule"] = schedule = schedules.get(value)
+            self.__dict__["learning_rate"] = schedule(self.__dict__.get("calls", 0))
         elif self._schedule is not None:
             raise AttributeError(
                 f"learning_rate: follows {self._schedule} and cannot be set to {value!r}; make the optimizer with a "

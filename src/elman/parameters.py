@@ -77,12 +77,12 @@ class ParameterVector:
         return self._trainable
 
     @trainable.setter
-    def trainable(self, chosen: Sequence[bool]) -> None:
-        chosen = np.array(chosen, bool)
-        if chosen.shape != (len(self.specs),):
-            raise ValueError(f"trainable: expected {len(self.specs)} booleans, got shape {chosen.shape}")
-        self._trainable = chosen
-        rows = zip(self.specs, self.views(self.values), self.views(self.gradients), chosen, strict=True)
+    def trainable(self, chosen: Sequence[bool] | np.ndarray) -> None:
+        flags = np.array(chosen, bool)
+        if flags.shape != (len(self.specs),):
+            raise ValueError(f"trainable: expected {len(self.specs)} booleans, got shape {flags.shape}")
+        self._trainable = flags
+        rows = zip(self.specs, self.views(self.values), self.views(self.gradients), flags, strict=True)
         used = [(s, value, gradient) for s, value, gradient, free in rows if free]
         # Empty for most models: what they do in each step is then one test.
         self._penalised = [(s.regularizer, v, g) for s, v, g in used if s.regularizer is not None]

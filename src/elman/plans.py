@@ -103,11 +103,12 @@ def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray,
 
 
 @lru_cache(maxsize=256)
-def panel_bounds(plan_key: tuple, threads: int) -> tuple[np.ndarray, np.ndarray]:
+def panel_bounds(plan_key: tuple[int, ...], threads: int) -> tuple[np.ndarray, np.ndarray]:
     """Panels in an order, and bounds in it, that give every thread the same work (longest first)."""
     panels = make_plan(*plan_key).panels
     cost = (panels[:, 2] + panels[:, 3] + 4) * panels[:, 1]
-    load, mine = [0] * threads, [[] for _ in range(threads)]
+    load = [0] * threads
+    mine: list[list[int]] = [[] for _ in range(threads)]
     for i in np.argsort(-cost, kind="stable"):
         t = load.index(min(load))
         load[t] += int(cost[i])

@@ -43,12 +43,12 @@ class Recurrence:
         self.h_order = self.plan.h_gates[self.plan.h_gates >= 0]
         self.x_order = self.plan.x_gates[self.plan.x_gates >= 0]
         self._functions = cell.compiled(activation, recurrent_activation)
-        self._frames: dict[tuple, Frame] = {}
-        self._handles: dict[bool, tuple] = {}
+        self._frames: dict[tuple[Any, ...], Frame] = {}
+        self._handles: dict[bool, tuple[Any, ...]] = {}
         self._tasks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._none = np.empty((0, 0, units), self.dtype)
 
-    def handles(self, *, backward: bool) -> tuple:
+    def handles(self, *, backward: bool) -> tuple[Any, ...]:
         """Addresses of the cell's function, of its late function, and of the product."""
         found = self._handles.get(backward)
         if found is None:

@@ -239,7 +239,8 @@ class Stack(Trainer):
 
     def _backward(self, dy: np.ndarray) -> None:
         for k in range(len(self.layers) - 1, self._first - 1, -1):
-            dy = self.layers[k].backward(dy, input_gradient=k > self._first)
+            # None only of the first layer, where nothing is asked for.
+            dy = self.layers[k].backward(dy, input_gradient=k > self._first)  # type: ignore[assignment]
             if k > self._first and dy.dtype != self.dtype:
                 name = self.layers[k].name
                 raise TypeError(f"layer {name!r}: backward returned {dy.dtype}, the model computes in {self.dtype}")

@@ -100,7 +100,7 @@ class Stepper(ABC):
         """The live states: (B, H) for every state of every recurrent layer."""
 
     @abstractmethod
-    def _initial(self, k: int) -> Sequence[np.ndarray] | None:
+    def _initial(self, k: int) -> np.ndarray | Sequence[np.ndarray] | None:
         """The states (H,) that recurrent layer k begins with, if it learned them."""
 
     # ---- states
@@ -191,7 +191,7 @@ class _Compiled(Stepper):
     def _places(self) -> list[list[np.ndarray]]:
         return self._packed.states
 
-    def _initial(self, k: int) -> Sequence[np.ndarray] | None:
+    def _initial(self, k: int) -> np.ndarray | Sequence[np.ndarray] | None:
         return self._packed.initial[k]
 
 
@@ -205,7 +205,8 @@ class _Layered(Stepper):
         self._copy.build((None, *shape[1:]))
         self.refresh()
         self._layers = list(self._copy._recurrent_layers(stateful=False))
-        self._states, self._last = States(), [[] for _ in self._layers]
+        self._states = States()
+        self._last: list[list[np.ndarray]] = [[] for _ in self._layers]
         for layer, kept in zip(self._layers, self._last, strict=True):
             kept += [np.zeros((self.batch_size, layer.units), model.dtype) for _ in range(layer._cell().states)]
         return np.empty((self.batch_size, model.output_shape[-1]), model.dtype)
@@ -225,7 +226,7 @@ class _Layered(Stepper):
     def _places(self) -> list[list[np.ndarray]]:
         return self._last
 
-    def _initial(self, k: int) -> Sequence[np.ndarray] | None:
+    def _initial(self, k: int) -> np.ndarray | Sequence[np.ndarray] | None:
         layer = self._layers[k]
         return layer.parameters[-1] if layer.learn_initial_state else None
 

@@ -242,7 +242,7 @@ class Tape:
         return [self._frame.rows(self._d_initial[:, k]) for k in range(self._recurrence.cell.states)]
 
     def _pieces(
-        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple,
+        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple[Any, ...],
         gradients: Sequence[np.ndarray],
     ) -> int:  # fmt: skip
         """Backward over all segments, from the last to the first, each run forward once more; see `_piece`."""
@@ -265,8 +265,9 @@ class Tape:
         return now
 
     def _piece(
-        self, place: tuple, steps: int, mask: np.ndarray, read: np.ndarray, dy: np.ndarray | None, dx: np.ndarray,
-        norms: np.ndarray, scratch: tuple, gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *, fresh: bool,
+        self, place: tuple[Any, ...], steps: int, mask: np.ndarray, read: np.ndarray, dy: np.ndarray | None,
+        dx: np.ndarray, norms: np.ndarray, scratch: tuple[Any, ...], gradients: Sequence[np.ndarray],
+        ends: tuple[bool, bool], *, fresh: bool,
     ) -> int:  # fmt: skip
         """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
         r, frame, threads = self._recurrence, self._frame, self.threads

@@ -42,7 +42,7 @@ def usable_cores() -> int:
 
 def _within_quota(limit: int) -> int:
     with contextlib.suppress(OSError, ValueError):
-        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text().split()
+        quota, period = Path("/sys/fs/cgroup/cpu.max").read_text(encoding="ascii").split()
         if quota != "max":
             limit = min(limit, max(1, -(-int(quota) // int(period))))
     return limit

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 from numpy.lib.stride_tricks import as_strided
@@ -236,6 +236,12 @@ class Permutation:
 
     def __len__(self) -> int:
         return self._n
+
+    @overload
+    def __getitem__(self, rows: slice) -> np.ndarray: ...
+
+    @overload
+    def __getitem__(self, rows: int) -> int: ...
 
     def __getitem__(self, rows: slice | int) -> np.ndarray | int:
         """The rows at the places of a slice, int64, or at one place."""

@@ -169,7 +169,7 @@ class Backtest:
         return figure
 
 
-class Scores(dict):
+class Scores(dict[str, Any]):
     """Scores by name, each with "forecast" and "seasonal naive".
 
     Examples
@@ -190,14 +190,14 @@ class Scores(dict):
 
 def _origins(panel: Panel, horizon: int, count: int, stride: int) -> tuple[np.ndarray, np.ndarray]:
     """Series and origins of all windows, the oldest first; only those with an observed row before."""
-    series, origins = [], []
+    rows, starts = [], []
     most = max(1, 1 + (int(panel.lengths.max()) - horizon - 1) // stride)
     for k in range(min(count, most) - 1, -1, -1):
         at = panel.lengths - horizon - stride * k
         usable = np.flatnonzero(at >= 1)
-        series.append(usable)
-        origins.append(at[usable])
-    series, origins = np.concatenate(series), np.concatenate(origins)
+        rows.append(usable)
+        starts.append(at[usable])
+    series, origins = np.concatenate(rows), np.concatenate(starts)
     if not len(series):
         raise ValueError(
             f"windows: the longest series has {int(panel.lengths.max())} rows, too few for a forecast of {horizon} "

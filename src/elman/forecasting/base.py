@@ -24,6 +24,30 @@ from elman.registry import number
 class Fitting:
     """The half of `elman.Forecaster` that comes before its forecasts."""
 
+    horizon: int
+    lookback: int | None
+    cell: Any
+    units: int
+    layers: int
+    dropout: float
+    head: str
+    segment: int | None
+    model: Any
+    scale: str | None
+    transform: str | None
+    residual: bool
+    season: Any
+    deseasonalize: bool
+    calendar: Any
+    loss: str
+    quantiles: Sequence[float]
+    multivariate: bool
+    learning_rate: float
+    batch_size: int
+    epochs: Any
+    seeds: int
+    seed: int
+
     def __init__(
         self,
         horizon: int,
@@ -217,13 +241,13 @@ class Fitting:
             engine.fit_more(panel, epochs=passes, learning_rate=rate, seed=self.seed, verbose=loud(verbose))
             self._trained_until = panel.ends
         else:
-            self._trained_until = self._until(panel)
+            self._trained_until = self._until(panel)  # type: ignore[attr-defined]  # the other half has it
         self._panel = panel
         return self
 
     # ---- saving
 
-    def save(self, path: str | os.PathLike, *, history: bool = True) -> None:
+    def save(self, path: str | os.PathLike[str], *, history: bool = True) -> None:
         """Write everything to one ``.npz`` file, whole or not at all; `load` reads it.
 
         Parameters
@@ -235,7 +259,7 @@ class Fitting:
         storage.save(self, path, history=history)
 
     @classmethod
-    def load(cls, path: str | os.PathLike) -> Self:
+    def load(cls, path: str | os.PathLike[str]) -> Self:
         """The forecaster that `save` wrote; ValueError if the file is none, damaged or newer. Nothing is executed."""
         return storage.load(cls, path)
 

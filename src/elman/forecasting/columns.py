@@ -102,7 +102,7 @@ class Times(NamedTuple):
     wall: bool = False
 
 
-def is_time(series: nw.Series) -> bool:
+def is_time(series: nw.Series[Any]) -> bool:
     """Whether a column holds dates or datetimes."""
     import narwhals as nw
 
@@ -112,7 +112,7 @@ def is_time(series: nw.Series) -> bool:
     return series.dtype in (nw.Datetime, nw.Date) or _zoned(series) is not None
 
 
-def _zoned(series: nw.Series) -> Any:
+def _zoned(series: nw.Series[Any]) -> Any:
     """The type of a pandas column of times whose zone narwhals cannot tell, as America/New_York; else None."""
     import narwhals as nw
 
@@ -120,7 +120,7 @@ def _zoned(series: nw.Series) -> Any:
     return native if getattr(native, "tz", None) is not None and hasattr(native, "unit") else None
 
 
-def resolve(frame: nw.DataFrame, columns: Columns, listed: Sequence[str]) -> Columns:
+def resolve(frame: nw.DataFrame[Any], columns: Columns, listed: Sequence[str]) -> Columns:
     """The names that `columns` means in `frame`, where the columns `listed` are covariates.
 
     Raises
@@ -151,7 +151,7 @@ def resolve(frame: nw.DataFrame, columns: Columns, listed: Sequence[str]) -> Col
     return Columns(name_id, time, target)
 
 
-def _only(frame: nw.DataFrame, argument: str, default: str, what: str, found: list[str]) -> str:
+def _only(frame: nw.DataFrame[Any], argument: str, default: str, what: str, found: list[str]) -> str:
     if len(found) == 1:
         return found[0]
     count = f"{len(found)} other columns hold {what}: {', '.join(map(repr, found))}" if found else f"none holds {what}"
@@ -161,7 +161,7 @@ def _only(frame: nw.DataFrame, argument: str, default: str, what: str, found: li
     )
 
 
-def missing(frame: nw.DataFrame, argument: str, name: Any) -> ValueError:
+def missing(frame: nw.DataFrame[Any], argument: str, name: Any) -> ValueError:
     """An error for a column that is not there."""
     near = difflib.get_close_matches(str(name), map(str, frame.columns), 1, 0.5)
     hint = f", did you mean {near[0]!r}?" if near else "."
@@ -176,7 +176,7 @@ def _refuse_null(argument: str, name: str, null: np.ndarray) -> None:
         )
 
 
-def read_ids(name: str, series: nw.Series) -> tuple[np.ndarray, list[Any], str]:
+def read_ids(name: str, series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], str]:
     """Codes (n,) of the ids by first appearance, the ids, strings or integers, and the name of their type."""
     import narwhals as nw
 
@@ -204,7 +204,7 @@ def read_ids(name: str, series: nw.Series) -> tuple[np.ndarray, list[Any], str]:
     return np.repeat(codes, np.diff(np.append(heads, len(series)))), list(table), kind
 
 
-def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> Times:
+def read_times(name: str, series: nw.Series[Any], spec: FrameSpec | None = None) -> Times:
     """Times of the rows, with a zone in UTC or, where all have one local time of day, in local time.
 
     `spec` says how times of the fit were read; these are read likewise.
@@ -243,10 +243,11 @@ def read_times(name: str, series: nw.Series, spec: FrameSpec | None = None) -> T
     return _datetimes(name, series, spec)
 
 
-def _datetimes(name: str, series: nw.Series, spec: FrameSpec | None) -> Times:
+def _datetimes(name: str, series: nw.Series[Any], spec: FrameSpec | None) -> Times:
     import narwhals as nw
 
-    dtype, odd = series.dtype, _zoned(series)
+    dtype: Any = series.dtype
+    odd = _zoned(series)
     if odd is None:
         zone, unit = dtype.time_zone, dtype.time_unit
     else:
@@ -295,7 +296,7 @@ def _nanoseconds(name: str, times: np.ndarray) -> np.ndarray:
     return times.astype("datetime64[ns]", copy=False)
 
 
-def read_numbers(argument: str, name: str, series: nw.Series) -> np.ndarray | list[Any]:
+def read_numbers(argument: str, name: str, series: nw.Series[Any]) -> np.ndarray | list[Any]:
     """A column as an array of floats (n,), NaN where missing; or a list of labels, None where missing."""
     import narwhals as nw
 
@@ -312,7 +313,7 @@ def read_numbers(argument: str, name: str, series: nw.Series) -> np.ndarray | li
     )
 
 
-def read_target(name: str, series: nw.Series) -> np.ndarray:
+def read_target(name: str, series: nw.Series[Any]) -> np.ndarray:
     """The target as float32 (n,), a view where it is float32; NaN where missing."""
     values = read_numbers("target", name, series)
     if isinstance(values, list):

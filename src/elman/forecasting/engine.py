@@ -190,9 +190,10 @@ class Engine:
                 scale = np.repeat(found.place[:, 1], horizon)
                 out = scaled_up(out.reshape(-1, target.outputs), scale)[0].reshape(out.shape)
                 found.place[:] = 0, 1
-            back = lambda values, part=part, found=found: source.original(
-                values, found.place, series[part], origins[part]
-            )
+
+            def back(values: np.ndarray, part: Any = part, found: Any = found) -> np.ndarray:
+                return source.original(values, found.place, series[part], origins[part])
+
             point[part] = back(target.point(out) + shift)
             if len(levels):
                 quantiles[part] = back(target.quantiles(out, levels) + shift[..., None])

@@ -183,7 +183,7 @@ class Forecaster(Fitting):
         return self._panel
 
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
-        values = {}
+        values: dict[str, np.ndarray] = {}
         given = interval if isinstance(interval, str) or np.ndim(interval) else [interval]
         for share in _fractions("interval", given, 100):
             low, high = self._around(point, 100 * share, _sizes(panel))

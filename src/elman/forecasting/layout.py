@@ -93,7 +93,10 @@ class Layout:
     @property
     def columns(self) -> list[Column]:
         """The columns of x, in their order."""
-        numbered = lambda role, given: [Column(c.name, role, c.categories) for c in given]
+
+        def numbered(role: str, given: Sequence[Covariate]) -> list[Column]:
+            return [Column(c.name, role, c.categories) for c in given]
+
         return [
             Column("value", "value"),
             Column("observed", "value"),
@@ -135,7 +138,7 @@ class Gathered(NamedTuple):
     """Bool (b, L + H) or (b, L): False in the padding."""
 
 
-def describe(names: Sequence[str], table: np.ndarray, categories: dict[str, tuple]) -> tuple[Covariate, ...]:
+def describe(names: Sequence[str], table: np.ndarray, categories: dict[str, tuple[Any, ...]]) -> tuple[Covariate, ...]:
     """Covariates of the columns of a table, NaN left out of their mean and deviation."""
     found = []
     for name, column in zip(names, table.T, strict=True):

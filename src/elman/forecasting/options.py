@@ -103,6 +103,7 @@ def _seasons(season: Any, panel: Panel) -> tuple[int, ...]:
     """Lengths of the seasons, longest first; none where there is none."""
     if season is None:
         return ()
+    found: Sequence[int]
     if isinstance(season, str):
         found = season_lengths(panel.values, panel.offsets, panel.grid.seconds)
     else:

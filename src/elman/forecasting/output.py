@@ -76,14 +76,14 @@ def to_frame(
     return content[spec.time].to_frame().select(*content.values()).to_native()
 
 
-def _new(spec: FrameSpec, name: str, values: Any, dtype: Any = None) -> nw.Series:
+def _new(spec: FrameSpec, name: str, values: Any, dtype: Any = None) -> nw.Series[Any]:
     import narwhals as nw
 
     library: Any = spec.library
     return nw.new_series(name, values, dtype, backend=library)
 
 
-def _ids(spec: FrameSpec, labels: list[Any]) -> nw.Series:
+def _ids(spec: FrameSpec, labels: list[Any]) -> nw.Series[Any]:
     import narwhals as nw
 
     # An Enum names its labels, which new ids may not be among.
@@ -96,7 +96,7 @@ def _ids(spec: FrameSpec, labels: list[Any]) -> nw.Series:
     return _new(spec, str(spec.id), labels, dtype)
 
 
-def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series:
+def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series[Any]:
     import narwhals as nw
 
     times = times.reshape(-1)

@@ -83,7 +83,7 @@ class Reader:
         panel = arrays.from_arrays(y, self.multivariate)
         shared = isinstance(y, np.ndarray) and y.ndim == 2
         parts = arrays.split_future(future, panel, horizon, shared)
-        known = {label: part[:-horizon] for label, part in parts.items()}
+        known: Any = {label: part[:-horizon] for label, part in parts.items()}
         ahead = {label: part[-horizon:] for label, part in parts.items()}
         if not isinstance(y, Mapping):
             known = list(known.values()) if len(known) > 1 else known[0]

@@ -123,13 +123,13 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     forecaster._conformal = Conformal.from_arrays(found) if found else None
 
 
-def save(forecaster: Any, path: str | os.PathLike, *, history: bool) -> None:
+def save(forecaster: Any, path: str | os.PathLike[str], *, history: bool) -> None:
     """Write the file."""
     header, arrays = state(forecaster, history=checks.flag("history", history))
     archive.write(path, KIND, header, arrays)
 
 
-def load(cls: type, path: str | os.PathLike) -> Any:
+def load(cls: type, path: str | os.PathLike[str]) -> Any:
     """Read the file."""
     header, arrays = archive.read(path, KIND)
     try:

@@ -165,7 +165,7 @@ def _distinct(columns: Columns, names: dict[str, tuple[str, ...]]) -> None:
         roles[name] = argument
 
 
-def read_frame(frame: Any, columns: Columns) -> nw.DataFrame:
+def read_frame(frame: Any, columns: Columns) -> nw.DataFrame[Any]:
     """`frame` in narwhals, eager, with a DatetimeIndex of pandas as a column."""
     import narwhals as nw
 
@@ -219,7 +219,11 @@ class _Layout(NamedTuple):
 
 
 def _panel(
-    table: nw.DataFrame, columns: Columns, names: dict[str, tuple[str, ...]], like: Panel | None, spec: FrameSpec | None
+    table: nw.DataFrame[Any],
+    columns: Columns,
+    names: dict[str, tuple[str, ...]],
+    like: Panel | None,
+    spec: FrameSpec | None,
 ) -> Table:
     n = len(table)
     if n == 0:
@@ -252,7 +256,7 @@ def _panel(
     return Table(panel.check(), described, tuple(name for name in table.columns if name not in used))
 
 
-def read_columns(table: nw.DataFrame, argument: str, names: Sequence[str]) -> dict[str, Any]:
+def read_columns(table: nw.DataFrame[Any], argument: str, names: Sequence[str]) -> dict[str, Any]:
     """Covariates by name, as `read_numbers` reads them."""
     for name in names:
         if name not in table.columns:
@@ -261,7 +265,7 @@ def read_columns(table: nw.DataFrame, argument: str, names: Sequence[str]) -> di
 
 
 def _lay_out(
-    table: nw.DataFrame, columns: Columns, codes: np.ndarray, ids: list[Any], times: np.ndarray, grid: Grid | None
+    table: nw.DataFrame[Any], columns: Columns, codes: np.ndarray, ids: list[Any], times: np.ndarray, grid: Grid | None
 ) -> tuple[Grid, _Layout]:
     """The grid of the rows, and where each of them goes."""
     order = None
@@ -292,7 +296,7 @@ def _ascending(codes: np.ndarray, times: np.ndarray) -> np.ndarray:
 
 
 def _refuse_repeated(
-    table: nw.DataFrame, columns: Columns, codes: np.ndarray, times: np.ndarray, ids: list[Any]
+    table: nw.DataFrame[Any], columns: Columns, codes: np.ndarray, times: np.ndarray, ids: list[Any]
 ) -> None:
     later = _ascending(codes, times.astype(np.int64, copy=False))
     if later.all():

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -90,6 +90,8 @@ class Quantiles(Target):
 
 class Distribution(Target):
     """The parameters of a distribution per step."""
+
+    loss: Likelihood
 
     def __init__(self, loss: Likelihood) -> None:
         self.loss, self.outputs = loss, len(loss.blocks)
@@ -185,7 +187,7 @@ def target(name: str, quantiles: Sequence[float]) -> Target:
     return TARGETS[name](quantiles)
 
 
-TARGETS = {
+TARGETS: dict[str, Callable[[Sequence[float]], Target]] = {
     "mae": lambda q: Point(losses.get("mae")),
     "mse": lambda q: Point(losses.get("mse")),
     "huber": lambda q: Point(losses.get("huber")),

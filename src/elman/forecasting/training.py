@@ -188,7 +188,9 @@ def _shared(jobs: list[Any], threads: int) -> list[Any]:
         return list(pool.map(alone, jobs))
 
 
-def outputs(model: Sequential, body: Body, source: Source, series: np.ndarray, origins: np.ndarray) -> Iterator[tuple]:
+def outputs(
+    model: Sequential, body: Body, source: Source, series: np.ndarray, origins: np.ndarray
+) -> Iterator[tuple[Any, ...]]:
     """Outputs of a model for windows, some at a time: their slice, the windows, and (b, H, P)."""
     for start in range(0, len(series), _CHUNK):
         part = slice(start, start + _CHUNK)

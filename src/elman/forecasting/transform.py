@@ -116,7 +116,7 @@ class Components:
 
     def of(self, series: np.ndarray, origins: np.ndarray, steps: int) -> np.ndarray:
         """Those of the steps from `origins` on, (b, steps)."""
-        return np.array([_component(*self._parts[s], int(o), steps) for s, o in zip(series, origins, strict=True)])
+        return np.array([_component(*self._parts[int(s)], int(o), steps) for s, o in zip(series, origins, strict=True)])
 
 
 def _component(seasonal: Seasonal, shift: int, start: int, steps: int) -> np.ndarray:

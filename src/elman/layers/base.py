@@ -19,6 +19,7 @@ LAYERS: dict[str, type[Layer]] = {}
 """Every layer class by name; `from_config` and saved models read it."""
 
 Shape = tuple[int | None, ...]
+Views = Callable[[], tuple[list[np.ndarray], list[np.ndarray]]]
 
 
 @dataclass(eq=False, kw_only=True)
@@ -101,7 +102,7 @@ class Layer(ABC):
 
     # ---- shared
 
-    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+    def build(self, shape: Shape, dtype: np.dtype, views: Views) -> Shape:
         """Bind the layer to the arrays `views` gives for its parameters and gradients; return the output shape."""
         output = self.compute_output_shape(shape)
         self.parameters, self.gradients = views()
@@ -159,7 +160,7 @@ class Layer(ABC):
         """The layers this one holds."""
         return ()
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         return _remake, (type(self), self.get_config(), self.shape, getattr(self, "dtype", None), self.get_weights())
 
     def get_weights(self) -> list[np.ndarray]:
@@ -184,7 +185,9 @@ class Layer(ABC):
         return cls(**config)
 
 
-def _remake(cls: type[Layer], config: dict, shape: Shape | None, dtype: np.dtype | None, weights: list) -> Layer:
+def _remake(
+    cls: type[Layer], config: dict[str, Any], shape: Shape | None, dtype: np.dtype | None, weights: list[Any]
+) -> Layer:
     """The copy that `copy` and `pickle` make of a layer, with parameters of its own."""
     layer = cls.from_config(config)
     if shape is not None:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from elman import checks
-from elman.layers.base import Layer, Shape, deserialize
+from elman.layers.base import Layer, Shape, Views, deserialize
 from elman.layers.recurrent import RNN
 from elman.masks import step_mask
 from elman.parameters import ParameterVector, Spec
@@ -104,7 +104,7 @@ class Bidirectional(Layer):
         """Whether calling the layer returns the last states too."""
         return self.layer.return_state
 
-    def inner(self) -> tuple[Layer, ...]:
+    def inner(self) -> tuple[Any, ...]:
         """The forward and the backward layer."""
         return self.layer, self.backward_layer
 
@@ -132,7 +132,7 @@ class Bidirectional(Layer):
             for spec in part.specs(shape)
         ]
 
-    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+    def build(self, shape: Shape, dtype: np.dtype, views: Views) -> Shape:
         """Bind this layer to all arrays, and each inner one to its own."""
         output = self._merged_shape(shape)
         self.parameters, self.gradients = views()
@@ -196,7 +196,7 @@ class Bidirectional(Layer):
         half = dy if self.merge_mode == "sum" else dy * 0.5
         return half, half
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # states before the mask, as in Keras
         self,
         x: np.ndarray,
         initial_state: Sequence[np.ndarray] | None = None,

@@ -17,7 +17,7 @@ from elman.parameters import Spec
 
 
 class _Column(NamedTuple):
-    index: int
+    index: int  # type: ignore[assignment]  # hides the method of tuples
     input_dim: int
     output_dim: int
 

@@ -157,7 +157,7 @@ class Embedding(Layer):
         finally:
             self.weights = given
 
-    def __reduce__(self) -> tuple:
+    def __reduce__(self) -> tuple[Any, ...]:
         # Once built, the parameters are what matters.
         return super().__reduce__() if self.shape is not None else (*super().__reduce__(), {"weights": self.weights})
 

@@ -146,8 +146,8 @@ class RNN(Layer):
             if isinstance(option.default, bool):
                 value = checks.flag(option.name, value)
             setattr(self, option.name, value)
-        for option in ("dropout", "recurrent_dropout"):
-            setattr(self, option, dropout_rate(option, getattr(self, option)))
+        for rate in ("dropout", "recurrent_dropout"):
+            setattr(self, rate, dropout_rate(rate, getattr(self, rate)))
         self.zoneout = self._checked_zoneout(self.zoneout)
         self.seed = self.seed if self.seed is None else checks.integer("seed", self.seed, 0)
         self.checkpoint = checked_interval(self.checkpoint)
@@ -321,7 +321,7 @@ class RNN(Layer):
         found = self._tape.state if t is None else self._tape.states_at(t)
         return [s.copy() for s in found]
 
-    def __call__(
+    def __call__(  # type: ignore[override]  # states before the mask, as in Keras
         self,
         x: np.ndarray,
         initial_state: np.ndarray | Sequence[np.ndarray] | None = None,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 from elman import checks, initializers
 from elman.cells import Cell
 from elman.kernels.random import dropout
-from elman.layers.base import Layer, Shape
+from elman.layers.base import Layer, Shape, Views
 from elman.layers.dense import Dense
 from elman.layers.noise import dropout_rate
 from elman.layers.recurrent import RNN
@@ -180,7 +180,7 @@ class SegmentRNN(Layer):
         uniform = initializers.get("uniform")
         return [*specs, Spec("position", (self._segments, self.units), uniform, trainable=self.trainable)]
 
-    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+    def build(self, shape: Shape, dtype: np.dtype, views: Views) -> Shape:
         """Bind each part to its arrays; the decoder's gradients are apart until they are added."""
         arrays = views()
         used = 0
@@ -221,7 +221,7 @@ class SegmentRNN(Layer):
         begin = past - count * self.segment
         columns = x[:, begin:past, self._read] if self.static else x[:, begin:past]
         h = self._embedding.forward(columns.reshape(len(x), count, -1), training=training)
-        mask = None
+        mask: Any = None
         if self.mask is not None:
             mask = self.mask[:, begin:past].reshape(len(x), count, self.segment).any(axis=2)
         for part in self._encoder:

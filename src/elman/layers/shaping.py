@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from elman import checks
-from elman.layers.base import Layer, Shape, deserialize
+from elman.layers.base import Layer, Shape, Views, deserialize
 from elman.parameters import Spec
 
 
@@ -297,7 +296,7 @@ class TimeDistributed(Layer):
         """Those of the inner layer."""
         return self.layer.specs(shape[1:])
 
-    def build(self, shape: Shape, dtype: np.dtype, views: Callable[[], tuple[list, list]]) -> Shape:
+    def build(self, shape: Shape, dtype: np.dtype, views: Views) -> Shape:
         """Bind this layer and the inner one to the same arrays."""
         arrays = views()
         self.layer.build(shape[1:], dtype, lambda: arrays)

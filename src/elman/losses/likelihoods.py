@@ -199,7 +199,7 @@ class Likelihood(Loss):
         return self._losses(y_true.astype(np.float64), *parameters.values()).mean(axis=-1)
 
     @abstractmethod
-    def _losses(self, y: np.ndarray, *parameters: np.ndarray) -> np.ndarray:
+    def _losses(self, y: np.ndarray, *parameters: Any, **_: Any) -> np.ndarray:
         """Loss per target, from the targets and the parameters in the order of `blocks`."""
 
 

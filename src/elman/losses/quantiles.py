@@ -6,7 +6,6 @@ Recipes, section 5.2); they take about the square root of the smaller parameter 
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable
 from functools import cache
@@ -115,7 +114,9 @@ def student_quantile(df: np.ndarray, level: float) -> np.ndarray:
 def _fraction(first: np.ndarray, term: Callable[[int], tuple[np.ndarray, np.ndarray | float]]) -> np.ndarray:
     """``first + a_1 / (b_1 + a_2 / (b_2 + ...))`` with ``a_k, b_k = term(k)``; the parts converge together."""
     value, c, d, tiny = first, first, np.zeros_like(first), 1e-300
-    for k in itertools.count(1):
+    k = 0
+    while True:
+        k += 1
         a, b = term(k)
         d = b + a * d
         d = 1 / np.where(d == 0, tiny, d)

@@ -76,7 +76,7 @@ class BackupAndRestore(Callback):
     """
 
     def __init__(
-        self, backup_dir: str | os.PathLike, save_freq: str | int = "epoch", *, delete_checkpoint: bool = True
+        self, backup_dir: str | os.PathLike[str], save_freq: str | int = "epoch", *, delete_checkpoint: bool = True
     ) -> None:
         if isinstance(save_freq, str) and save_freq != "epoch":
             raise ValueError(f"save_freq: expected 'epoch' or a number of epochs, got {save_freq!r}")
@@ -124,7 +124,8 @@ class BackupAndRestore(Callback):
 
     def _save(self, epoch: int | None) -> None:
         """Write the state after `epoch`, or before the first one."""
-        model, arrays = self.model, {}
+        model = self.model
+        arrays: dict[str, np.ndarray] = {}
         with model.lock:
             header, values = model._state()
         arrays |= {f"model/{name}": value for name, value in values.items()}

@@ -200,7 +200,7 @@ class Batchwise(Steps):
         self._check_values(x, y)
         return Batch(x, y)
 
-    def _on_batch(self, step: Callable, batch: Batch, *, return_dict: bool) -> Any:
+    def _on_batch(self, step: Callable[..., Any], batch: Batch, *, return_dict: bool) -> Any:
         self._ready_optimizer()
         scores = self._scores
         with self.lock:
@@ -218,7 +218,7 @@ class Batchwise(Steps):
             self._check_values(x)
             with self.lock:
                 return np.array(self.predict_step(Batch(x)))
-        outputs = self.predict(x, batch_size=1 << 62)
+        outputs: np.ndarray = self.predict(x, batch_size=1 << 62)  # type: ignore[attr-defined]  # of the class above it
         if form is not None and x.dtype == self.dtype and x.ndim > len(self.layers[0].shape):
             self._x_form = form
         return outputs

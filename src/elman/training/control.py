@@ -71,7 +71,7 @@ class LearningRateScheduler(Callback):
         logs.setdefault("learning_rate", self.model.optimizer.learning_rate)
 
 
-def _accepts(function: Callable, count: int) -> bool:
+def _accepts(function: Callable[..., Any], count: int) -> bool:
     """Whether a function takes `count` positional arguments."""
     try:
         inspect.signature(function).bind(*range(count))

@@ -51,7 +51,7 @@ class CSVLogger(Callback):
     ('epoch,loss,mae', 3)
     """
 
-    def __init__(self, filename: str | os.PathLike, separator: str = ",", append: bool = False) -> None:
+    def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         if not isinstance(separator, str):
             raise TypeError(f"separator: expected one character, got {type(separator).__name__} {separator!r}")
         if len(separator) != 1 or separator in '\r\n"':

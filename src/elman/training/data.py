@@ -153,7 +153,7 @@ class Rows:
 
 
 def prepare(
-    x: np.ndarray | Windows, y: Any, sample_weight: Any, class_weight: Any, loss: Loss, output_shape: tuple,
+    x: np.ndarray | Windows, y: Any, sample_weight: Any, class_weight: Any, loss: Loss, output_shape: tuple[Any, ...],
     dtype: np.dtype, mask: np.ndarray | None = None, counts: np.ndarray | None = None, prefix: str = "",
 ) -> Rows:  # fmt: skip
     """Check targets and weights against the outputs (N, ..., O) and bundle them with x."""

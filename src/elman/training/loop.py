@@ -46,7 +46,8 @@ class Scores:
         y, w = batch.y, batch.w
         skip = 0 if batch.window is None else batch.window.skip
         if skip:
-            y, outputs, w, mask = (None if a is None else a[:, skip:] for a in (y, outputs, w, mask))
+            y, w, mask = (None if a is None else a[:, skip:] for a in (y, w, mask))
+            outputs = outputs[:, skip:]
         if self.metrics or self.weighted:
             outputs = self._predictions(outputs)
         for metric in self.metrics:
@@ -79,10 +80,12 @@ class Scores:
         return self._sum / max(1, self._count)
 
 
-def make_scores(names: tuple[list, list], loss: Loss, output_shape: tuple[int | None, ...]) -> Scores:
+def make_scores(names: tuple[list[Any], list[Any]], loss: Loss, output_shape: tuple[int | None, ...]) -> Scores:
     """Scores for what `compile` was given. A metric instance is copied: two models must not add up in one."""
-    made = ([copy.deepcopy(metrics.get(m, loss=loss, output_shape=output_shape)) for m in group] for group in names)
-    return Scores(*made, loss)
+    plain, weighted = (
+        [copy.deepcopy(metrics.get(m, loss=loss, output_shape=output_shape)) for m in group] for group in names
+    )
+    return Scores(plain, weighted, loss)
 
 
 @dataclass(frozen=True)
@@ -254,7 +257,8 @@ def _evaluate(
 def predict(model: Any, rows: Rows, batch_size: int, steps: int, hooks: Hooks) -> np.ndarray:
     """Outputs of the first `steps` batches of `rows`."""
     hooks.call("on_predict_begin", {})
-    count, outputs = min(len(rows), steps * batch_size), None
+    count = min(len(rows), steps * batch_size)
+    outputs: Any = None
     for k, batch in enumerate(rows.batches(batch_size, None, steps, sort=not model._stateful)):
         hooks.call("on_predict_batch_begin", k, {})
         with model.lock:

@@ -42,7 +42,7 @@ class Steps(ABC):
     _checkpoint: int | str | None = None
     # Shapes and dtypes of the last batch that needed no conversion: x and y of training, x of prediction.
     _form: Form | None = None
-    _x_form: tuple | None = None
+    _x_form: tuple[Any, ...] | None = None
 
     def __init__(self, seed: int | None) -> None:
         self._buffers = Buffers()
@@ -278,7 +278,10 @@ class Steps(ABC):
     def get_compile_config(self) -> dict[str, Any]:
         """The arguments of `compile` as JSON values; ValueError if the model is not compiled."""
         loss = self._compiled()
-        plain = lambda m: m if isinstance(m, str) else metrics.serialize(metrics.get(m))
+
+        def plain(m: Any) -> Any:
+            return m if isinstance(m, str) else metrics.serialize(metrics.get(m))
+
         return {
             "optimizer": optimizers.serialize(self.optimizer),
             "loss": losses.serialize(loss),

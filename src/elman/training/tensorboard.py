@@ -62,7 +62,7 @@ class TensorBoard(Callback):
     """
 
     def __init__(
-        self, log_dir: str | os.PathLike = "logs", update_freq: str | int = "epoch", histogram_freq: int = 0
+        self, log_dir: str | os.PathLike[str] = "logs", update_freq: str | int = "epoch", histogram_freq: int = 0
     ) -> None:
         if isinstance(update_freq, str):
             checks.choose("update_freq", update_freq, ("epoch", "batch"))
@@ -74,7 +74,7 @@ class TensorBoard(Callback):
         _package()
         self._batches = 0
         self._writers: dict[str, Any] = {}
-        self._closers: list[weakref.finalize] = []
+        self._closers: list[weakref.finalize[..., Any]] = []
         self._folder = self.log_dir
         if self._every:
             # Only then, since the loop makes logs of every batch for those who define this hook.
