@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 
-def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str = "") -> np.ndarray | None:
+def checked_steps(mask: Any, lengths: Any, shape: Sequence[int], prefix: str = "") -> np.ndarray | None:
     """Which steps sequences use: bool (B, T) from a mask, int64 (B,) from lengths; None without both.
 
     Parameters
@@ -31,7 +32,7 @@ def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str =
     >>> checked_steps(None, [1, 0], (2, 2)).tolist()
     [1, 0]
     """
-    shape = shape[0], shape[1]
+    shape = tuple(shape)
     if mask is not None and lengths is not None:
         raise ValueError(f"{prefix}mask and {prefix}lengths cannot be given together")
     if mask is not None:
