@@ -44,7 +44,7 @@ def edit(file):
 # ---- edits
 
 
-@pytest.mark.parametrize("name", ["kernels/pointwise.py", "utils.py"])
+@pytest.mark.parametrize("name", thorough(["utils.py"], ["utils.py", "kernels/pointwise.py", "jit/target.py"]))
 def test_an_edit_of_any_file_is_answered_by_new_kernels(source, place, name):
     before = outcome(place, source=source)
     assert before[:3] == (RIGHT, 2, 0)
@@ -212,16 +212,16 @@ assert np.allclose(y, np.tanh(np.linspace(-2, 2, 9)), atol=1e-6)
 )
 
 
-@pytest.mark.parametrize(
-    "fault",
-    [
-        "shutil.rmtree(place)",
-        "shutil.rmtree(place.parent)",
-        "for file in place.iterdir(): file.write_bytes(b'garbage' * 9999)",
-        "for file in place.iterdir(): file.write_bytes(file.read_bytes()[:1000])",
-        "shutil.rmtree(place); place.write_bytes(b'a file in its place')",
-    ],
-)
+FAULTS = [
+    "shutil.rmtree(place.parent)",
+    "for file in place.iterdir(): file.write_bytes(b'garbage' * 9999)",
+    "shutil.rmtree(place); place.write_bytes(b'a file in its place')",
+    "shutil.rmtree(place)",
+    "for file in place.iterdir(): file.write_bytes(file.read_bytes()[:1000])",
+]
+
+
+@pytest.mark.parametrize("fault", thorough(FAULTS[:3], FAULTS))
 def test_faults_while_running(place, fault):
     done = run(LATER.format(fault=fault), place)
     assert float(done.stdout.split()[0]) == RIGHT
@@ -294,7 +294,7 @@ resource.setrlimit(resource.RLIMIT_FSIZE, ({size}, resource.RLIM_INFINITY))
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no limits on the size of files")
-@pytest.mark.parametrize("size", [0, 4096])
+@pytest.mark.parametrize("size", thorough([4096], [0, 4096]))
 def test_a_full_disk_stops_nothing_and_leaves_nothing(place, size):
     value, *counts, _ = run(FULL.format(size=size) + SCRIPT, place).stdout.split()
     assert (float(value), counts) == (RIGHT, ["2", "0"])

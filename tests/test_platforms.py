@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 from children import settings
+from effort import thorough
 
 # Everything that touches files, threads or the system, with the smallest of kernels.
 WORK = """
@@ -81,6 +82,17 @@ else:
     raise AssertionError("the hook is deaf")
 """
 
+# Where kernels go without $ELMAN_CACHE_DIR: package, home, temporary directory.
+PLACES = """
+import pathlib
+from elman import places
+tempfile.tempdir = tempfile.mkdtemp()
+kernels = os.environ.pop("ELMAN_CACHE_DIR")
+found = list(places.roots(pathlib.Path("package"), ""))
+assert len(found) == 3 and found[2].name == "elman-cache", found
+os.environ["ELMAN_CACHE_DIR"] = kernels
+"""
+
 RUN = """
 folder = tempfile.mkdtemp()
 work(folder)
@@ -97,11 +109,11 @@ def run(script, *flags, **environment):
     return done.stdout.decode("cp1252")
 
 
-@pytest.mark.parametrize("layer", ["workqueue", "default"])
+@pytest.mark.parametrize("layer", thorough(["workqueue"], ["workqueue", "default"]))
 def test_without_posix_and_in_another_encoding(layer):
     """As on Windows; threads by "workqueue", the layer that is everywhere."""
     out = run(
-        WORK + FOREIGN + RUN, "-X", "warn_default_encoding",
+        WORK + FOREIGN + PLACES + RUN, "-X", "warn_default_encoding",
         PYTHONIOENCODING="cp1252", PYTHONUTF8="0", NUMBA_THREADING_LAYER=layer,
     )  # fmt: skip
     assert out.splitlines()[-1] == "['checkpoint.npz', 'forecaster.npz', 'log.csv', 'model.npz']"
