@@ -78,7 +78,8 @@ class Batches:
 
     def _shuffled(self) -> Iterator[dict[str, Any]]:
         while True:
-            yield from self._batches(*self._index.windows(self._next()), self._size)
+            series, origins = self._index.windows(self._next())
+            yield from self._batches(series, origins, self._size)
 
     def _batches(self, series: np.ndarray, origins: np.ndarray, size: int) -> Iterator[dict[str, Any]]:
         """Windows gathered at once, `size` at a time."""
