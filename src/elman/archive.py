@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadFile
+
 FORMAT = 1
 """Version of the file format; readers accept it and all before it."""
 
@@ -60,15 +62,15 @@ def read(path: str | os.PathLike, kind: str) -> tuple[dict[str, Any], dict[str, 
         except Exception as error:
             # NumPy advises to load what it cannot read with pickle, which would execute it.
             reason = "" if "pickle" in str(error) or isinstance(error, KeyError) else f" ({error})"
-            raise ValueError(f"path: {name!r} is no elman file, or it is damaged{reason}") from None
+            raise BadFile(f"path: {name!r} is no elman file, or it is damaged{reason}") from None
     if not isinstance(version, int) or version > FORMAT:
-        raise ValueError(
+        raise BadFile(
             f"path: {name!r} has format {version}, this version of elman reads formats up to {FORMAT}; a newer one can"
             " load it"
         )
     if found != kind:
-        raise ValueError(f"path: {name!r} holds a {found}, not a {kind}")
+        raise BadFile(f"path: {name!r} holds a {found}, not a {kind}")
     # No checksum covers the archive's own list of arrays: a damaged byte there may hide some.
     if header.get("arrays") != sorted(arrays):
-        raise ValueError(f"path: {name!r} is damaged: it should hold {header.get('arrays')}, it holds {sorted(arrays)}")
+        raise BadFile(f"path: {name!r} is damaged: it should hold {header.get('arrays')}, it holds {sorted(arrays)}")
     return header, arrays

@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadType, BadValue
+
 
 def choose(argument: str, name: Any, table: Iterable[str]) -> str:
     """`name`, if it is in `table`; else a ValueError that names the nearest entry.
@@ -17,28 +19,28 @@ def choose(argument: str, name: Any, table: Iterable[str]) -> str:
     --------
     >>> choose("activation", "tahn", ["tanh", "relu"])
     Traceback (most recent call last):
-    ValueError: activation: unknown name 'tahn', did you mean 'tanh'? Known: relu, tanh
+    elman.errors.BadValue: activation: unknown name 'tahn', did you mean 'tanh'? Known: relu, tanh
     """
     known = sorted(table)
     if isinstance(name, str) and name in known:
         return name
     if not isinstance(name, str):
-        raise TypeError(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
+        raise BadType(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
     near = difflib.get_close_matches(name, known, 1, 0.4)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
+    raise BadValue(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
 
 
 def integer(argument: str, value: Any, least: int = 1) -> int:
     """`value` as an int of at least `least`; ValueError or TypeError otherwise."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+        raise BadType(f"{argument}: expected an integer, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{argument}: expected an integer, got {type(value).__name__} {value!r}") from None
+        raise BadType(f"{argument}: expected an integer, got {type(value).__name__} {value!r}") from None
     if number < least:
-        raise ValueError(f"{argument}: expected an integer of at least {least}, got {number}")
+        raise BadValue(f"{argument}: expected an integer of at least {least}, got {number}")
     return number
 
 
@@ -46,7 +48,7 @@ def flag(argument: str, value: Any) -> bool:
     """`value` as a bool; TypeError for anything but True and False."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise TypeError(f"{argument}: expected True or False, got {type(value).__name__} {value!r}")
+    raise BadType(f"{argument}: expected True or False, got {type(value).__name__} {value!r}")
 
 
 def float_dtype(argument: str, dtype: Any) -> np.dtype:
@@ -56,7 +58,7 @@ def float_dtype(argument: str, dtype: Any) -> np.dtype:
     except TypeError:
         found = None
     if found not in (np.dtype(np.float32), np.dtype(np.float64)) or dtype is None:
-        raise ValueError(f"{argument}: expected 'float32' or 'float64', got {dtype!r}")
+        raise BadValue(f"{argument}: expected 'float32' or 'float64', got {dtype!r}")
     return found
 
 
@@ -72,19 +74,19 @@ def numeric(argument: str, value: Any) -> np.ndarray:
         array = np.asarray(value)
     except ValueError as error:
         if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
-        raise ValueError(
+            raise BadValue(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
+        raise BadValue(
             f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "
             "one of them, and a model also takes x as a list of arrays (time, features)"
         ) from None
     if array.dtype.kind not in "fiub":
         odd = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
         found = "" if odd is None else f", with {odd!r} in it"
-        raise TypeError(
+        raise BadType(
             f"{argument}: expected numbers, got an array of dtype {array.dtype} and shape {array.shape}{found}"
         )
     if array.size == 0:
-        raise ValueError(f"{argument}: the array is empty, its shape is {array.shape}")
+        raise BadValue(f"{argument}: the array is empty, its shape is {array.shape}")
     return array
 
 
@@ -100,7 +102,7 @@ def finite(argument: str, array: np.ndarray) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
+        raise BadValue(
             f"{argument}: {count} of {array.size} values are not finite (NaN or infinite), the first at index {first}: "
             f"{array[first]}"
         )
@@ -117,7 +119,7 @@ def real_array(argument: str, value: Any, dtype: np.dtype, *, ndim: tuple[int, .
     array = numeric(argument, value)
     if ndim is not None and array.ndim not in ndim:
         wanted = " or ".join(map(str, ndim))
-        raise ValueError(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
+        raise BadValue(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
     finite(argument, array)
     if array.dtype == dtype:
         return addressable(array)
@@ -139,5 +141,5 @@ def shaped(argument: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -
     """`value` as a finite array of `dtype` with exactly that shape."""
     array = real_array(argument, value, dtype)
     if array.shape != shape:
-        raise ValueError(f"{argument}: expected shape {shape}, got {array.shape}")
+        raise BadValue(f"{argument}: expected shape {shape}, got {array.shape}")
     return array

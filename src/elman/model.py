@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import archive
+from elman.errors import BadFile, BadValue
 from elman.layers import Input
 from elman.layers.base import assign, deserialize, display, serialize
 from elman.parameters import Weight
@@ -199,11 +200,11 @@ class Sequential(Stack):
         if parameters is not None:
             if self._vector is None:
                 if header["config"]["input_shape"] is None:
-                    raise ValueError("it has parameters, but the model is not built")
+                    raise BadValue("it has parameters, but the model is not built")
                 self.build(tuple(header["config"]["input_shape"]))
             expected = self._vector.values
             if parameters.shape != expected.shape or parameters.dtype != self.dtype:
-                raise ValueError(
+                raise BadValue(
                     f"the configuration has {expected.size} {self.dtype} parameters, the file "
                     f"{parameters.size} {parameters.dtype}"
                 )
@@ -212,7 +213,7 @@ class Sequential(Stack):
             self._compiled()
             flags = header["trained"]
             if len(flags) != len(self._vector.trainable) or not all(isinstance(f, bool) for f in flags):
-                raise ValueError(f"trained: expected {len(self._vector.trainable)} booleans, got {flags!r}")
+                raise BadValue(f"trained: expected {len(self._vector.trainable)} booleans, got {flags!r}")
             self._ready_optimizer(flags)
             self.optimizer.set_state(state)  # refuses what does not fit before anything is written
         if parameters is not None:
@@ -232,10 +233,10 @@ class Sequential(Stack):
         header, arrays = archive.read(path, cls.__name__)
         try:
             if "parameters" not in arrays:
-                raise ValueError("it has no parameters")
+                raise BadValue("it has no parameters")
             return cls._restore(header, arrays)
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
+            raise BadFile(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
 
 
 def load_model(path: str | os.PathLike) -> Sequential:

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.memory import aligned
 
 
@@ -80,7 +81,7 @@ class ParameterVector:
     def trainable(self, chosen: Sequence[bool]) -> None:
         chosen = np.array(chosen, bool)
         if chosen.shape != (len(self.specs),):
-            raise ValueError(f"trainable: expected {len(self.specs)} booleans, got shape {chosen.shape}")
+            raise BadValue(f"trainable: expected {len(self.specs)} booleans, got shape {chosen.shape}")
         self._trainable = chosen
         rows = zip(self.specs, self.views(self.values), self.views(self.gradients), chosen, strict=True)
         used = [(s, value, gradient) for s, value, gradient, free in rows if free]

@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import checks
 from elman.cells import Cell
+from elman.errors import BadValue
 from elman.frames import Frame, Noise, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack
@@ -173,5 +174,5 @@ def checked_interval(checkpoint: Any) -> int | str | None:
     if checkpoint is None or checkpoint == "sqrt":
         return checkpoint
     if isinstance(checkpoint, str):
-        raise ValueError(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
+        raise BadValue(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
     return checks.integer("checkpoint", checkpoint)

@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import archive, checks
 from elman.cells import CELLS, Cell
+from elman.errors import BadFile, BadValue
 from elman.forecasting.conformal import Conformal
 from elman.forecasting.engine import Engine
 from elman.forecasting.grid import Grid
@@ -57,7 +58,7 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
     if isinstance(params["cell"], Cell):
         if CELLS.get(params["cell"].name) is not params["cell"]:
             name = params["cell"].name
-            raise ValueError(f"cell: {name!r} is not registered; call elman.cells.register(cell) to save it")
+            raise BadValue(f"cell: {name!r} is not registered; call elman.cells.register(cell) to save it")
         params["cell"] = params["cell"].name
     params["model"] = None if params["model"] is None else params["model"].get_config()
     header = {
@@ -113,7 +114,7 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     for k, model in enumerate(engine.members):
         values, model._draws = arrays[f"member/{k}/parameters"], int(header["draws"][k])
         if values.shape != model._vector.values.shape:
-            raise ValueError(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
+            raise BadValue(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
         model._vector.values[:] = values
         model._ready_optimizer()
         model.optimizer.set_state(_under(f"member/{k}/optimizer/", arrays))
@@ -139,5 +140,5 @@ def load(cls: type, path: str | os.PathLike) -> Any:
         forecaster = cls(**params)
         restore(forecaster, header, arrays)
     except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"path: {os.fspath(path)!r} does not describe a forecaster ({error})") from error
+        raise BadFile(f"path: {os.fspath(path)!r} does not describe a forecaster ({error})") from error
     return forecaster

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
 
@@ -55,7 +56,7 @@ class Transform:
             bad = np.flatnonzero(panel.values <= -1)
         if bad.size:
             label, when = panel.where(int(bad[0]))
-            raise ValueError(
+            raise BadValue(
                 f"transform: log1p needs values above -1, but {bad.size} are not, the first of id {label!r} at {when}: "
                 f"{panel.values[bad[0]]:g}; leave transform=None"
             )

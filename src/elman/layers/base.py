@@ -12,6 +12,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells import CELLS, Cell
+from elman.errors import BadValue
 from elman.masks import step_mask
 from elman.parameters import ParameterVector, Spec
 
@@ -52,7 +53,7 @@ class Layer(ABC):
         super().__init_subclass__(**kwargs)
         taken = LAYERS.get(cls.__name__)
         if taken is not None and taken.__module__ != cls.__module__:
-            raise ValueError(
+            raise BadValue(
                 f"layer: a class {cls.__name__!r} exists in {taken.__module__}, and saved models find layers by name; "
                 "choose another name"
             )
@@ -60,7 +61,7 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
+            raise BadValue(f"name: expected a non-empty string, got {self.name!r}")
         self.trainable = checks.flag("trainable", self.trainable)
         self.mask: np.ndarray | None = None  # (B, T), True: use the step; of the next forward's x
         self.key, self.draw = 0, 0  # random numbers of a training forward are a function of these two
@@ -216,7 +217,7 @@ def _plain(value: Any) -> Any:
         return serialize(value)
     if isinstance(value, Cell):
         if CELLS.get(value.name) is not value:
-            raise ValueError(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
+            raise BadValue(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
         return value.name
     for base, module in _OPTIONS.items():
         if isinstance(value, base):
@@ -230,7 +231,7 @@ def check_shape(argument: str, shape: tuple[int, ...], expected: Shape, given: t
     """ValueError unless `shape` agrees with `expected`, where None stands for any length; it names `given`."""
     if len(shape) != len(expected) or any(e is not None and s != e for s, e in zip(shape, expected, strict=True)):
         got = display(shape) if given is None else given
-        raise ValueError(f"{argument} expected shape {display(expected)}, got {got} (the first axis is the batch)")
+        raise BadValue(f"{argument} expected shape {display(expected)}, got {got} (the first axis is the batch)")
 
 
 def display(shape: Shape) -> str:
@@ -242,7 +243,7 @@ def assign(targets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None
     """Copy `weights` into `targets` after checking number, shapes and finiteness of all."""
     weights = list(weights)
     if len(weights) != len(targets):
-        raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
+        raise BadValue(f"weights: expected {len(targets)} arrays, got {len(weights)}")
     checked = [
         np.array(checks.shaped(f"weights[{k}]", w, t.shape, t.dtype))  # copies: they may be views of the targets
         for k, (w, t) in enumerate(zip(weights, targets, strict=True))

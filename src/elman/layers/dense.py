@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells.dense import DENSE
+from elman.errors import BadValue
 from elman.layers.activation import ACTIVATION_NAMES, softmax_backward, softmax_forward
 from elman.layers.activity import activity_loss, with_activity_gradient
 from elman.layers.base import Layer, Shape
@@ -88,7 +89,7 @@ class Dense(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The last axis becomes O."""
         if len(shape) not in (1, 2) or shape[-1] is None:
-            raise ValueError(f"layer {self.name or 'Dense'}: takes (features,) or (time, features), got {shape}")
+            raise BadValue(f"layer {self.name or 'Dense'}: takes (features,) or (time, features), got {shape}")
         return (*shape[:-1], self.units)
 
     def specs(self, shape: Shape) -> list[Spec]:

@@ -7,6 +7,7 @@ import sys
 import time
 from typing import Any
 
+from elman.errors import BadValue
 from elman.training.callbacks import Logs
 
 _REDRAW_SECONDS = 0.1
@@ -18,7 +19,7 @@ def check_verbose(verbose: Any) -> int:
         return 1
     if verbose in (0, 1, 2):
         return int(verbose)
-    raise ValueError(f"verbose: expected 'auto', 0 (silent), 1 (bar) or 2 (a line per epoch), got {verbose!r}")
+    raise BadValue(f"verbose: expected 'auto', 0 (silent), 1 (bar) or 2 (a line per epoch), got {verbose!r}")
 
 
 class Progress:

@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadValue
+
 PHASES = ("train", "validation", "predict", "stream")
 
 
@@ -30,7 +32,7 @@ class States:
         """
         found = self.kept.get(phase)
         if found and len(found[0][0]) != batch:
-            raise ValueError(
+            raise BadValue(
                 f"x: a batch of {batch} sequences cannot continue the states of {len(found[0][0])}; every batch of a "
                 "stateful model must have the same size, or call reset_states() first"
             )

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import MissingPackage
 from elman.training.callbacks import Callback, Logs
 
 
@@ -150,5 +151,5 @@ def _package() -> Any:
         import tensorboardX.proto.event_pb2
         import tensorboardX.summary
     except ImportError as error:
-        raise ImportError(f'TensorBoard: needs tensorboardX ({error}); pip install "elman[tensorboard]"') from error
+        raise MissingPackage(f'TensorBoard: needs tensorboardX ({error}); pip install "elman[tensorboard]"') from error
     return tensorboardX
