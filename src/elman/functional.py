@@ -101,6 +101,7 @@ def recurrent(
     weights = _checked_parameters(cell, x.shape[2], parameters, dtype)
     units = weights[0].shape[1] // cell.gates
     if initial_state is not None:
+        initial_state = checks.entries("initial_state", initial_state)
         if len(initial_state) != cell.states:
             raise BadValue(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(initial_state)}")
         initial_state = [
@@ -126,7 +127,9 @@ def recurrent(
 
 def _checked_parameters(cell: Cell, inputs: int, parameters: Sequence[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
     """Kernel, recurrent kernel, (0..2, G) bias and (k, H) weights per unit, contiguous and writable."""
-    given = [checks.real_array(f"parameters[{k}]", p, dtype) for k, p in enumerate(parameters)]
+    given = [
+        checks.real_array(f"parameters[{k}]", p, dtype) for k, p in enumerate(checks.entries("parameters", parameters))
+    ]
     matrices, rows = 1 + bool(cell.h), len(cell.unit_weights)
     least = matrices + bool(rows)
     if len(given) not in (least, least + cell.bias):

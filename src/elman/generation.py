@@ -90,6 +90,8 @@ def generate(
 
 def _vocabulary(model: Any) -> tuple[bool, int, int]:
     """Whether the model reads ids, how many there are, and how many tokens it predicts."""
+    if not hasattr(model, "stream_step"):
+        raise BadType(f"model: expected an elman.Sequential, got {type(model).__name__}")
     if not model.layers or model.layers[0].shape is None:
         raise BadValue("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
     first, outputs = model.layers[0], model.output_shape[-1]

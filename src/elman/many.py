@@ -142,7 +142,7 @@ def _checked(models: Any, data: Any, common: Mapping[str, Any]) -> tuple[list[Se
         raise BadType(f"models: expected a sequence of models, got {type(models).__name__}")
     if isinstance(data, (Mapping, str)) or not isinstance(data, Iterable):
         raise BadType(f"data: expected a sequence with one entry per model, got {type(data).__name__}")
-    models, data = list(models), list(data)
+    models, data = checks.entries("models", models), checks.entries("data", data)
     if not models:
         raise BadValue("models: expected at least one model, got none")
     if len(data) != len(models):

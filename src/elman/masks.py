@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
 from elman.errors import BadType, BadValue
 
 
@@ -37,7 +38,7 @@ def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str =
     if mask is not None and lengths is not None:
         raise BadValue(f"{prefix}mask and {prefix}lengths cannot be given together")
     if mask is not None:
-        array = np.asarray(mask)
+        array = checks.array_of(f"{prefix}mask", mask)
         if array.shape != shape:
             raise BadValue(f"{prefix}mask: expected shape {shape}, one value per sequence and step, got {array.shape}")
         if array.dtype.kind not in "biu" or (array.dtype.kind != "b" and ((array != 0) & (array != 1)).any()):
@@ -45,7 +46,7 @@ def checked_steps(mask: Any, lengths: Any, shape: tuple[int, int], prefix: str =
         return array.astype(bool, copy=False)
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = checks.array_of(f"{prefix}lengths", lengths)
     if array.shape != shape[:1]:
         raise BadValue(f"{prefix}lengths: expected shape {shape[:1]}, one per sequence, got {array.shape}")
     if array.dtype.kind not in "iu":

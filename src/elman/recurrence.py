@@ -171,7 +171,7 @@ class Recurrence:
 
 def checked_interval(checkpoint: Any) -> int | str | None:
     """`checkpoint` as None, "sqrt" or a positive integer; TypeError or ValueError otherwise."""
-    if checkpoint is None or checkpoint == "sqrt":
+    if checkpoint is None or checks.named(checkpoint, "sqrt"):
         return checkpoint
     if isinstance(checkpoint, str):
         raise BadValue(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")

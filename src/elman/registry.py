@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from elman.checks import choose
+from elman.checks import choose, shown
 from elman.errors import BadType, BadValue
 
 
@@ -73,8 +73,8 @@ def number(argument: str, value: Any, low: float, high: float | None = None, *, 
         if isinstance(value, (bool, str, bytes)):
             raise BadType
         result = float(value)
-    except (TypeError, ValueError):
-        raise BadType(f"{argument}: expected a number, got {type(value).__name__} {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise BadType(f"{argument}: expected a number, got {type(value).__name__} {shown(value)}") from None
     fits = result > low if open_low else result >= low
     # Infinity and NaN fail the difference.
     if not fits or result - result != 0 or (high is not None and result > high):

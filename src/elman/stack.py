@@ -39,7 +39,7 @@ class Stack(Trainer):
         super().__init__(self.seed)
         if isinstance(layers, Layer):
             raise BadType("layers: expected a sequence of layers, got one layer")
-        for layer in layers:
+        for layer in checks.entries("layers", layers):
             self._append(layer)
         if self._input is not None and self.layers:
             self.build(self._input.shape)
@@ -119,7 +119,7 @@ class Stack(Trainer):
             raise BadValue("layers: the model has none")
         if self._vector is not None:
             raise BadValue("shape: the model is built already")
-        shapes = self._shapes(tuple(shape))
+        shapes = self._shapes(Input(shape).shape)
         for part in self._parts():
             if part.owner is not None and part.owner() is not None:
                 raise BadValue(f"layers: {part.name!r} belongs to another model already; make a second one")

@@ -179,7 +179,7 @@ class _Compiled(Stepper):
         try:
             if self._step(x, self._place) == 0:
                 return self._y
-        except (TypeError, OverflowError):  # not compiled for x as it is
+        except (TypeError, ValueError, OverflowError):  # not compiled for x as it is
             pass
         if self._step(self._accepted(x), self._place) != 0:
             raise BadValue(f"x: cannot be read, got {x!r}")

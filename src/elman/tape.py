@@ -166,7 +166,7 @@ class Tape:
             raise BadValue("tape: backward() was called before; run the forward pass again")
         if d_outputs is not None:
             d_outputs = checks.shaped("d_outputs", d_outputs, (batch, steps, r.units), r.dtype)
-        states = [None] * r.cell.states if d_state is None else list(d_state)
+        states = [None] * r.cell.states if d_state is None else checks.entries("d_state", d_state)
         if len(states) != r.cell.states:
             raise BadValue(f"d_state: expected {r.cell.states} arrays, one per state, got {len(states)}")
         states = [

@@ -68,12 +68,18 @@ def pad_sequences(
     checks.choose("padding", padding, _SIDES)
     checks.choose("truncating", truncating, _SIDES)
     filled = [a for a in arrays if a.size] or arrays
-    chosen = np.result_type(*{a.dtype for a in filled}) if dtype is None else np.dtype(dtype)
+    try:
+        chosen = np.result_type(*{a.dtype for a in filled}) if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise BadType(f"dtype: expected a type of numbers, got {dtype!r}") from None
     if chosen.kind not in "fiub":
         raise BadType(f"dtype: expected real numbers, got {chosen}")
-    steps = max(map(len, arrays)) if maxlen is None else checks.integer("maxlen", maxlen)
+    steps = max(map(len, arrays)) if maxlen is None else checks.integer("maxlen", maxlen, 1, 1 << 40)
+    filling = checks.numeric("value", value)
+    if filling.ndim:
+        raise BadValue(f"value: expected one number, got an array of shape {filling.shape}")
     out = np.empty((len(arrays), steps, *filled[0].shape[1:]), chosen)
-    out[...] = _converted("value", np.asarray(value), chosen)
+    out[...] = _converted("value", filling, chosen)
     for k, array in enumerate(arrays):
         kept = array[max(0, len(array) - steps) :] if truncating == "pre" else array[:steps]
         if kept.size:

@@ -111,7 +111,7 @@ class Lanes:
 
 def _series(argument: str, given: Any) -> list[np.ndarray]:
     """The series given: one array, or a list whose entries are arrays or lists."""
-    several = isinstance(given, (list, tuple)) and len(given) > 0 and np.ndim(given[0]) > 0
+    several = isinstance(given, (list, tuple)) and len(given) > 0 and checks.axes(given[0]) > 0
     # A list of lists of numbers is read as several series, an array never.
     series = [checks.numeric(f"{argument}[{k}]", s) for k, s in enumerate(given)] if several else None
     if series is None:

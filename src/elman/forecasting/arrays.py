@@ -112,7 +112,7 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
 
 def nested(value: Any) -> bool:
     """Whether a value is a sequence or an array, perhaps of unequal parts, and no number."""
-    return isinstance(value, (list, tuple)) or np.ndim(value) > 0
+    return isinstance(value, (list, tuple)) or checks.axes(value) > 0
 
 
 def _one(place: str, values: Any) -> np.ndarray:
@@ -144,7 +144,10 @@ def _numbers(place: str, values: Any) -> np.ndarray:
                 f"{place}: expected numbers, got {type(array[at]).__name__} {array[at]!r}{where}; write nan where"
                 " a value is missing"
             )
-        array = array.astype(np.float64)
+        try:
+            array = array.astype(np.float64)
+        except OverflowError as error:
+            raise BadValue(f"{place}: {error}") from None
     masked = np.ma.getmask(array)
     with np.errstate(over="ignore"):
         plain = np.asarray(array.data if isinstance(array, np.ma.MaskedArray) else array).astype(np.float32, copy=False)
@@ -274,7 +277,7 @@ def future_array(future: Any, panel: Panel, horizon: int) -> np.ndarray:
     (1, 2, 1)
     """
     count, width = len(panel), len(panel.known_names)
-    if not isinstance(future, (Mapping, list, tuple)) and np.ndim(future) == 3:
+    if not isinstance(future, (Mapping, list, tuple)) and checks.axes(future) == 3:
         if len(future) != count:
             raise BadValue(f"future: expected shape ({count}, {horizon}, {width}), got {np.shape(future)}")
         future = list(future) if count > 1 else future[0]

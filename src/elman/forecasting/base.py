@@ -272,6 +272,6 @@ def _tell(panel: Panel, engine: Engine) -> None:
 
 def loud(verbose: Any) -> bool:
     """Whether to show progress; ValueError for anything but "auto", 0 and 1."""
-    if verbose not in ("auto", 0, 1):
+    if not checks.named(verbose, "auto") and not (isinstance(verbose, (int, float)) and verbose in (0, 1)):
         raise BadValue(f"verbose: expected 'auto', 0 or 1, got {verbose!r}")
     return verbose != 0

@@ -185,7 +185,7 @@ class Forecaster(Fitting):
 
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
         values = {}
-        given = interval if isinstance(interval, str) or np.ndim(interval) else [interval]
+        given = interval if isinstance(interval, str) or checks.axes(interval) else [interval]
         for share in _fractions("interval", given, 100):
             low, high = self._around(point, 100 * share, _sizes(panel))
             values |= {f"lo{100 * share:g}": low, f"hi{100 * share:g}": high}
@@ -299,7 +299,7 @@ class Forecaster(Fitting):
         engine.plan.check(panel)
         count = checks.integer("windows", windows)
         stride = self.horizon if step is None else checks.integer("step", step)
-        none = quantiles is None or (np.ndim(quantiles) == 1 and not len(quantiles))
+        none = quantiles is None or (checks.axes(quantiles) == 1 and not len(quantiles))
         levels = [] if none else _fractions("quantiles", quantiles, 1)
         if refit is False:
             return backtest(
@@ -344,7 +344,7 @@ class Forecaster(Fitting):
 
 def _fractions(argument: str, given: Any, whole: float) -> list[float]:
     """Numbers between 0 and `whole`, as fractions of it."""
-    if isinstance(given, (str, bytes)) or np.ndim(given) != 1 or not len(given):
+    if isinstance(given, (str, bytes)) or checks.axes(given) != 1 or not len(given):
         raise BadValue(f"{argument}: expected one or more numbers between 0 and {whole:g}, got {given!r}")
     if len({f"{v:g}" for v in given if isinstance(v, (int, float))}) < sum(isinstance(v, (int, float)) for v in given):
         raise BadValue(f"{argument}: expected different numbers, of six digits at most, got {given!r}")

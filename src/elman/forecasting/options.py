@@ -17,6 +17,7 @@ from elman.forecasting.seasons import calendar, season_lengths
 from elman.forecasting.targets import TARGETS, Target, target
 from elman.forecasting.training import Budget
 from elman.forecasting.transform import Transform
+from elman.layers.segments import MOST_LAYERS
 from elman.model import Sequential
 from elman.registry import number
 
@@ -32,11 +33,13 @@ _COUNT = 1e15
 
 def check(options: dict[str, Any]) -> None:
     """TypeError or ValueError for the first option of a Forecaster that is out of range."""
-    for name in ("horizon", "units", "layers", "batch_size", "seeds"):
+    for name in ("units", "batch_size", "seeds"):
         checks.integer(name, options[name])
+    checks.integer("horizon", options["horizon"], 1, _LONGEST)
+    checks.integer("layers", options["layers"], 1, MOST_LAYERS)
     for name in ("lookback", "segment"):
         if options[name] is not None:
-            checks.integer(name, options[name])
+            checks.integer(name, options[name], 1, _LONGEST)
     checks.integer("seed", options["seed"], 0)
     checks.choose("head", options["head"], ("auto", *HEADS))
     checks.choose("loss", options["loss"], TARGETS)
@@ -47,14 +50,14 @@ def check(options: dict[str, Any]) -> None:
         checks.choose("transform", options["transform"], ("log1p",))
     for name in ("multivariate", "residual", "deseasonalize"):
         checks.flag(name, options[name])
-    if options["calendar"] != "auto":
+    if not checks.named(options["calendar"], "auto"):
         checks.flag("calendar", options["calendar"])
     _check_season(options["season"])
     _check_quantiles(options["quantiles"])
     if not 0 <= number("dropout", options["dropout"], 0) < 1:
         raise BadValue(f"dropout: expected a fraction from 0 to below 1, got {options['dropout']!r}")
     number("learning_rate", options["learning_rate"], 0, open_low=True)
-    if options["epochs"] != "auto":
+    if not checks.named(options["epochs"], "auto"):
         number("epochs", options["epochs"], 0, open_low=True)
     cells.get(options["cell"])
     target(options["loss"], options["quantiles"])
@@ -77,23 +80,22 @@ def _check_revin(options: dict[str, Any]) -> None:
 
 
 _LONGEST = 1_000_000_000
-"""Longest season that is taken."""
+"""Longest season, horizon, lookback and segment that are taken."""
 
 
 def _lengths(season: Any) -> list[Any]:
-    return list(season) if isinstance(season, (tuple, list, np.ndarray)) and np.ndim(season) else [season]
+    return list(season) if isinstance(season, (tuple, list, np.ndarray)) and checks.axes(season) else [season]
 
 
 def _check_season(season: Any) -> None:
     if season is None or (isinstance(season, str) and season == "auto"):
         return
     for length in _lengths(season):
-        if checks.integer("season", length) > _LONGEST:
-            raise BadValue(f"season: expected at most {_LONGEST:,} steps, got {length}")
+        checks.integer("season", length, 1, _LONGEST)
 
 
 def _check_quantiles(quantiles: Any) -> None:
-    if isinstance(quantiles, (str, bytes)) or np.ndim(quantiles) != 1 or not len(quantiles):
+    if isinstance(quantiles, (str, bytes)) or checks.axes(quantiles) != 1 or not len(quantiles):
         raise BadValue(f"quantiles: expected one or more numbers between 0 and 1, got {quantiles!r}")
     found = [number("quantiles", q, 0, 1, open_low=True) for q in quantiles]
     if 1.0 in found or len(set(found)) < len(found):

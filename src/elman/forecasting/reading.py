@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
 from elman.errors import BadType, BadValue
 from elman.forecasting import arrays, tables
 from elman.forecasting.columns import Columns, FrameSpec
@@ -171,7 +172,7 @@ def _form(y: Any) -> str:
         return "dict"
     if isinstance(y, (list, tuple)) and any(arrays.nested(v) for v in y):
         return "list"
-    return "vector" if np.ndim(y) == 1 else "matrix"
+    return "vector" if checks.axes(y) == 1 else "matrix"
 
 
 def _with_channels(panel: Panel) -> Panel:

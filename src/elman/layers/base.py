@@ -12,7 +12,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells import CELLS, Cell
-from elman.errors import BadValue
+from elman.errors import BadValue, ElmanError
 from elman.masks import step_mask
 from elman.parameters import ParameterVector, Spec
 
@@ -200,9 +200,16 @@ def serialize(layer: Layer) -> dict[str, Any]:
 
 
 def deserialize(description: dict[str, Any]) -> Layer:
-    """The layer that `serialize` described; ValueError for an unknown class."""
-    name = checks.choose("layer", description["class_name"], LAYERS)
-    return LAYERS[name].from_config(description["config"])
+    """The layer that `serialize` described; ValueError for an unknown class, or a configuration that does not fit."""
+    if not isinstance(description, dict) or not isinstance(description.get("config"), dict):
+        raise BadValue(f"layer: expected a dict with 'class_name' and 'config', got {description!r}")
+    name, config = checks.choose("layer", description.get("class_name"), LAYERS), description["config"]
+    try:
+        return LAYERS[name].from_config(config)
+    except TypeError as error:
+        if isinstance(error, ElmanError):
+            raise
+        raise BadValue(f"layer: config {config!r} does not fit {name}: {error}") from None
 
 
 _OPTIONS = {
@@ -241,7 +248,7 @@ def display(shape: Shape) -> str:
 
 def assign(targets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
     """Copy `weights` into `targets` after checking number, shapes and finiteness of all."""
-    weights = list(weights)
+    weights = checks.entries("weights", weights)
     if len(weights) != len(targets):
         raise BadValue(f"weights: expected {len(targets)} arrays, got {len(weights)}")
     checked = [

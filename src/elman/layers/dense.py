@@ -76,7 +76,9 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.units = checks.integer("units", self.units)
-        self.activation = checks.choose("activation", self.activation or "linear", ACTIVATION_NAMES)
+        self.activation = checks.choose(
+            "activation", "linear" if self.activation is None else self.activation, ACTIVATION_NAMES
+        )
         self.use_bias = checks.flag("use_bias", self.use_bias)
         self.kernel_initializer = initializers.get(self.kernel_initializer)
         self.bias_initializer = initializers.get(self.bias_initializer)

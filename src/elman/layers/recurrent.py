@@ -135,9 +135,13 @@ class RNN(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.units = checks.integer("units", self.units)
-        self.activation = checks.choose("activation", self.activation or "linear", ACTIVATIONS)
+        self.activation = checks.choose(
+            "activation", "linear" if self.activation is None else self.activation, ACTIVATIONS
+        )
         self.recurrent_activation = checks.choose(
-            "recurrent_activation", self.recurrent_activation or "linear", ACTIVATIONS
+            "recurrent_activation",
+            "linear" if self.recurrent_activation is None else self.recurrent_activation,
+            ACTIVATIONS,
         )
         for option in fields(self):
             value = getattr(self, option.name)

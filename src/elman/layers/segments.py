@@ -22,6 +22,9 @@ from elman.threads import usable_threads
 # Below this size a parallel launch (2 to 14 us) costs more than it saves; an element takes an estimated 0.5 ns.
 _PARALLEL_SIZE = 50_000
 
+MOST_LAYERS = 1000
+"""Layers upon each other; each is made at once, whatever its size, so that a slip of the keyboard would never end."""
+
 
 @dataclass(eq=False)
 class SegmentRNN(Layer):
@@ -43,7 +46,7 @@ class SegmentRNN(Layer):
     cell : str or Cell
         As in `RNN`.
     layers : int
-        Recurrent layers, one upon the other.
+        Recurrent layers, one upon the other, at most 1,000.
     known : sequence of int
         Columns whose values are known over the forecast too, such as the calendar.
     static : sequence of int
@@ -110,7 +113,8 @@ class SegmentRNN(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option in ("units", "horizon", "segment", "outputs", "layers"):
+        self.layers = checks.integer("layers", self.layers, 1, MOST_LAYERS)
+        for option in ("units", "horizon", "segment", "outputs"):
             setattr(self, option, checks.integer(option, getattr(self, option)))
         for option in ("known", "static"):
             setattr(self, option, _columns(option, getattr(self, option)))

@@ -174,7 +174,7 @@ class RepeatVector(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.n = checks.integer("n", self.n)
+        self.n = checks.integer("n", self.n, 1, 1 << 40)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(n, F)."""

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from elman import registry
+from elman import checks, registry
 from elman.checks import finite, numeric
-from elman.errors import BadType, BadValue
+from elman.errors import BadValue
 from elman.kernels import losses as kernels
 from elman.loss import Loss, align, within
 
@@ -227,10 +226,8 @@ class Quantile(Loss):
     kernel = kernels.pinball
 
     def __post_init__(self) -> None:
-        given = self.quantiles
-        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-            raise BadType(f"quantiles: expected a sequence of numbers, got {type(given).__name__} {given!r}")
-        quantiles = tuple(registry.number("quantiles", q, 0, 1, open_low=True) for q in given)
+        levels = checks.entries("quantiles", self.quantiles)
+        quantiles = tuple(registry.number("quantiles", q, 0, 1, open_low=True) for q in levels)
         if not quantiles or 1.0 in quantiles:
             raise BadValue(f"quantiles: expected one or more numbers > 0 and < 1, got {quantiles}")
         object.__setattr__(self, "quantiles", quantiles)

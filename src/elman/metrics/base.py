@@ -12,6 +12,10 @@ from elman.errors import BadType, BadValue
 from elman.loss import align, row_weights
 
 
+def _numbers(argument: str, value: Any) -> np.ndarray:
+    return value if type(value) is np.ndarray and value.dtype.kind in "fiub" else numeric(argument, value)
+
+
 class Metric(ABC):
     """Abstract metric: a number over all batches since the last reset. `METRICS` lists the subclasses.
 
@@ -77,8 +81,7 @@ class Metric(ABC):
         ValueError
             If the shapes do not fit; the message has both.
         """
-        pred = y_pred if type(y_pred) is np.ndarray else numeric("y_pred", y_pred)
-        true = y_true if type(y_true) is np.ndarray else numeric("y_true", y_true)
+        pred, true = _numbers("y_pred", y_pred), _numbers("y_true", y_true)
         if pred.ndim < 2:
             raise BadValue(f"y_pred: expected shape (N, ..., O), got {pred.shape}")
         if true.shape != (pred.shape[:-1] if self.labels else pred.shape):

@@ -81,11 +81,9 @@ class BackupAndRestore(Callback):
     ) -> None:
         if isinstance(save_freq, str) and save_freq != "epoch":
             raise BadValue(f"save_freq: expected 'epoch' or a number of epochs, got {save_freq!r}")
-        self.save_freq = save_freq if save_freq == "epoch" else checks.integer("save_freq", save_freq)
+        self.save_freq = save_freq if checks.named(save_freq, "epoch") else checks.integer("save_freq", save_freq)
         self.delete_checkpoint = checks.flag("delete_checkpoint", delete_checkpoint)
-        if not os.fspath(backup_dir):
-            raise BadValue("backup_dir: expected the name of a folder, got an empty one")
-        self.backup_dir = os.fspath(backup_dir)
+        self.backup_dir = checks.path("backup_dir", backup_dir)
         self._path = Path(self.backup_dir, "backup.npz")
         self._stateful: list[Callback] = []
 
@@ -106,7 +104,9 @@ class BackupAndRestore(Callback):
             return
         try:
             self._restore(header, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        except MemoryError:
+            raise
+        except Exception as error:  # a description may be anything
             raise BadFile(
                 f"backup_dir: {str(self._path)!r} does not fit this training ({error}); remove it to begin anew"
             ) from error

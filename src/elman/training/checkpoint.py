@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elman import checks, registry
-from elman.errors import BadType, BadValue
+from elman.errors import BadValue
 from elman.training.callbacks import Logs
 from elman.training.monitors import Monitor, look_up
 
@@ -83,11 +83,11 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, 0, verbose)
-        self.filepath = os.fspath(filepath)
-        self.save_best_only = bool(save_best_only)
+        self.filepath = checks.path("filepath", filepath)
+        self.save_best_only = checks.flag("save_best_only", save_best_only)
         if isinstance(save_freq, str) and save_freq != "epoch":
             raise BadValue(f"save_freq: expected 'epoch' or a number of batches, got {save_freq!r}")
-        self.save_freq = save_freq if save_freq == "epoch" else checks.integer("save_freq", save_freq)
+        self.save_freq = save_freq if checks.named(save_freq, "epoch") else checks.integer("save_freq", save_freq)
         self._fields = _fields(self.filepath)
         if "batch" in self._fields and self.save_freq == "epoch":
             raise BadValue("filepath: the field 'batch' needs a number of batches as save_freq, got 'epoch'")
@@ -158,8 +158,6 @@ class ModelCheckpoint(Monitor):
 
 def _fields(filepath: str) -> set[str]:
     """The names of the fields in a file name."""
-    if not isinstance(filepath, str):
-        raise BadType(f"filepath: expected text, got {type(filepath).__name__} {filepath!r}")
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(filepath) if name is not None}
     except ValueError as error:

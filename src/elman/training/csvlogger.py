@@ -6,6 +6,7 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from elman import checks
 from elman.errors import BadType, BadValue
 from elman.training.callbacks import Callback, Logs
 
@@ -57,9 +58,9 @@ class CSVLogger(Callback):
             raise BadType(f"separator: expected one character, got {type(separator).__name__} {separator!r}")
         if len(separator) != 1 or separator in '\r\n"':
             raise BadValue(f"separator: expected one character, no quote or line end, got {separator!r}")
-        self.filename = os.fspath(filename)
+        self.filename = checks.path("filename", filename)
         self.separator = separator
-        self.append = bool(append)
+        self.append = checks.flag("append", append)
         self._path = self.filename
         self._columns: list[str] | None = None
 

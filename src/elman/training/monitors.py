@@ -163,7 +163,7 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, mode, min_delta, verbose)
         self.patience = checks.integer("patience", patience, 0)
         self.baseline = None if baseline is None else registry.number("baseline", baseline, -math.inf)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = checks.flag("restore_best_weights", restore_best_weights)
         self.start_from_epoch = checks.integer("start_from_epoch", start_from_epoch, 0)
         self._forget()
 

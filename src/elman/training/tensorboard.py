@@ -70,7 +70,7 @@ class TensorBoard(Callback):
         self._every = 1 if update_freq == "batch" else 0
         if not isinstance(update_freq, str):
             self._every = checks.integer("update_freq", update_freq)
-        self.log_dir, self.update_freq = os.fspath(log_dir), update_freq
+        self.log_dir, self.update_freq = checks.path("log_dir", log_dir), update_freq
         self.histogram_freq = checks.integer("histogram_freq", histogram_freq, 0)
         _package()
         self._batches = 0
