@@ -12,7 +12,7 @@ from elman import archive
 from elman.errors import BadFile, BadValue
 from elman.layers import Input
 from elman.layers.base import assign, deserialize, display, serialize
-from elman.parameters import Weight
+from elman.parameters import Weight, at_most
 from elman.stack import Stack
 from elman.streaming import Stepper, make
 
@@ -219,7 +219,7 @@ class Sequential(Stack):
         if parameters is not None:
             self._vector.values[:] = parameters
             self._set_noise(int(header["noise"]))
-            self._states.restore(arrays)
+            self._states.restore(arrays, self._recurrent_layers(stateful=False))
         self._draws = int(header["draws"])
         self._shuffle.bit_generator.state = header["shuffle"]
 
@@ -234,8 +234,11 @@ class Sequential(Stack):
         try:
             if "parameters" not in arrays:
                 raise BadValue("it has no parameters")
-            return cls._restore(header, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+            with at_most(2 * arrays["parameters"].size):
+                return cls._restore(header, arrays)
+        except MemoryError:
+            raise
+        except Exception as error:  # a description may be anything
             raise BadFile(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
 
 

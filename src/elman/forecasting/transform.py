@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
 from elman.errors import BadValue
 from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
@@ -90,7 +91,9 @@ class Transform:
     @classmethod
     def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Transform:
         """The transform that `state` described."""
-        period = config["period"]
+        period = checks.integer("period", config["period"])
+        if arrays["patterns"].ndim != 2 or arrays["patterns"].shape[1] != period or (arrays["counts"] < 1).any():
+            raise BadValue(f"patterns: expected seasons of {period} steps, got {arrays['patterns'].shape}")
         parts = np.split(arrays["patterns"], np.cumsum(arrays["counts"])[:-1]) if config["ids"] else []
         known = {
             label: (Seasonal(period, False, part), int(first))
