@@ -107,6 +107,7 @@ class Optimizer(ABC):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ()
+    bounded: ClassVar[bool] = True  # whether the state holds squares or differences of gradients, which may overflow
     _schedule: ClassVar[LearningRateSchedule | None] = None
 
     learning_rate: Rate
@@ -242,8 +243,8 @@ class Optimizer(ABC):
         Returns
         -------
         bool
-            False if a gradient of a trainable tensor, or a sum of them in the accumulator, is NaN or infinite. Then
-            nothing has changed: parameters, state and counters.
+            False if a gradient of a trainable tensor, or a sum of them in the accumulator, is NaN, infinite or (but for
+            SGD) beyond 1e16, 1e151 in float64. Then nothing has changed: parameters, state and counters.
 
         Raises
         ------
@@ -284,11 +285,10 @@ class Optimizer(ABC):
         elif self.clipvalue is not None and not kernels.clip_values(1, gradients, where.pieces, self.clipvalue):
             return False
         numbers = self.numbers(self.iterations + 1)
-        hyper = np.empty(len(numbers) + 1, slots.dtype)
-        for k, number in enumerate(((self.weight_decay or 0.0) * self.learning_rate, *numbers)):
-            hyper[k] = number
+        hyper = np.array([(self.weight_decay or 0.0) * self.learning_rate, *numbers], slots.dtype)
         update, decay = self.kernel.handle(slots.dtype), kernels.decay.handle(slots.dtype)
-        return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad)
+        most = kernels.LARGEST[slots.itemsize] if self.bounded else np.inf
+        return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad, most)
 
     def _accumulate(self, threads: int, gradients: np.ndarray, due: bool) -> bool:
         """Add the accumulator to the gradients, then keep the sum, or with `due` make it a mean and start again."""
