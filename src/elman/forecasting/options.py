@@ -91,7 +91,8 @@ def _check_season(season: Any) -> None:
     if season is None or (isinstance(season, str) and season == "auto"):
         return
     for length in _lengths(season):
-        checks.integer("season", length, 1, _LONGEST)
+        if checks.integer("season", length) > _LONGEST:
+            raise BadValue(f"season: expected at most {_LONGEST:,} steps, got {length}")
 
 
 def _check_quantiles(quantiles: Any) -> None:
