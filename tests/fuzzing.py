@@ -98,6 +98,7 @@ def explore(strategy, case, count):
                 case(drawn)
 
         trial()
+        print(f"{chunk + examples} cases", file=sys.stderr)
 
 
 def report(judge, count):
