@@ -294,7 +294,7 @@ def test_a_state_that_no_file_can_hold_is_an_error(tmp_path):
     ("arguments", "options", "error", "message"),
     [
         (("",), {}, ValueError, "backup_dir"),
-        ((3,), {}, TypeError, "str"),
+        ((3,), {}, TypeError, "backup_dir: expected text or a path, got int 3"),
         (("b", "batch"), {}, ValueError, "save_freq: expected 'epoch' or a number of epochs"),
         (("b", 0), {}, ValueError, "save_freq"),
         (("b", False), {}, TypeError, "save_freq"),

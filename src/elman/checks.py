@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import difflib
 import operator
+import os
 from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+
+from elman.errors import BadType, BadValue
 
 
 def choose(argument: str, name: Any, table: Iterable[str]) -> str:
@@ -17,28 +20,38 @@ def choose(argument: str, name: Any, table: Iterable[str]) -> str:
     --------
     >>> choose("activation", "tahn", ["tanh", "relu"])
     Traceback (most recent call last):
-    ValueError: activation: unknown name 'tahn', did you mean 'tanh'? Known: relu, tanh
+    elman.errors.BadValue: activation: unknown name 'tahn', did you mean 'tanh'? Known: relu, tanh
     """
     known = sorted(table)
     if isinstance(name, str) and name in known:
         return name
     if not isinstance(name, str):
-        raise TypeError(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
+        raise BadType(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
     near = difflib.get_close_matches(name, known, 1, 0.4)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    raise ValueError(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
+    raise BadValue(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
 
 
-def integer(argument: str, value: Any, least: int = 1) -> int:
-    """`value` as an int of at least `least`; ValueError or TypeError otherwise."""
+def shown(value: Any) -> str:
+    """`repr` of a value; Python refuses that of integers of more than 4,300 digits."""
+    try:
+        return repr(value)
+    except ValueError:
+        return f"a {type(value).__name__} too long to show"
+
+
+def integer(argument: str, value: Any, least: int = 1, most: int | None = None) -> int:
+    """`value` as an int of at least `least` and at most `most`; ValueError or TypeError otherwise."""
     if isinstance(value, (bool, np.bool_)):
-        raise TypeError(f"{argument}: expected an integer, got {value!r}")
+        raise BadType(f"{argument}: expected an integer, got {value!r}")
     try:
         number = operator.index(value)
     except TypeError:
-        raise TypeError(f"{argument}: expected an integer, got {type(value).__name__} {value!r}") from None
+        raise BadType(f"{argument}: expected an integer, got {type(value).__name__} {value!r}") from None
     if number < least:
-        raise ValueError(f"{argument}: expected an integer of at least {least}, got {number}")
+        raise BadValue(f"{argument}: expected an integer of at least {least}, got {shown(number)}")
+    if most is not None and number > most:
+        raise BadValue(f"{argument}: expected an integer of at most {most:,}, got {shown(number)}")
     return number
 
 
@@ -46,17 +59,50 @@ def flag(argument: str, value: Any) -> bool:
     """`value` as a bool; TypeError for anything but True and False."""
     if isinstance(value, (bool, np.bool_)):
         return bool(value)
-    raise TypeError(f"{argument}: expected True or False, got {type(value).__name__} {value!r}")
+    raise BadType(f"{argument}: expected True or False, got {type(value).__name__} {value!r}")
+
+
+def path(argument: str, value: Any) -> str:
+    """`value` as the name of a file or folder; TypeError or ValueError for what cannot be one."""
+    name = value if isinstance(value, str) else value.__fspath__() if isinstance(value, os.PathLike) else None
+    if not isinstance(name, str):
+        raise BadType(f"{argument}: expected text or a path, got {type(value).__name__} {shown(value)}")
+    if not name or "\0" in name:
+        raise BadValue(f"{argument}: expected the name of a file or folder, got {name!r}")
+    return name
+
+
+def entries(argument: str, value: Any) -> list[Any]:
+    """What a sequence holds; TypeError for what is none, or a string."""
+    try:
+        if isinstance(value, (str, bytes)):
+            raise BadType
+        return list(value)
+    except TypeError:
+        raise BadType(f"{argument}: expected a sequence, got {type(value).__name__} {shown(value)}") from None
+
+
+def axes(value: Any) -> int:
+    """Number of axes of `value` as an array; 2 for nested sequences of unequal length."""
+    try:
+        return np.ndim(value)
+    except ValueError:
+        return 2
+
+
+def named(value: Any, *names: str) -> bool:
+    """Whether `value` is one of some words; an array, which may stand there too, does not compare to one truth."""
+    return isinstance(value, str) and value in names
 
 
 def float_dtype(argument: str, dtype: Any) -> np.dtype:
     """float32 or float64 as a NumPy dtype; ValueError for anything else."""
     try:
         found = np.dtype(dtype)
-    except TypeError:
+    except (TypeError, ValueError):
         found = None
     if found not in (np.dtype(np.float32), np.dtype(np.float64)) or dtype is None:
-        raise ValueError(f"{argument}: expected 'float32' or 'float64', got {dtype!r}")
+        raise BadValue(f"{argument}: expected 'float32' or 'float64', got {dtype!r}")
     return found
 
 
@@ -68,24 +114,29 @@ def working_dtype(array: np.ndarray) -> np.dtype:
 
 def numeric(argument: str, value: Any) -> np.ndarray:
     """`value` as a non-empty array of real numbers; integers, booleans and float16 included, object dtype refused."""
-    try:
-        array = np.asarray(value)
-    except ValueError as error:
-        if not isinstance(value, (list, tuple)):
-            raise ValueError(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
-        raise ValueError(
-            f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "
-            "one of them, and a model also takes x as a list of arrays (time, features)"
-        ) from None
+    array = array_of(argument, value)
     if array.dtype.kind not in "fiub":
         odd = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
         found = "" if odd is None else f", with {odd!r} in it"
-        raise TypeError(
+        raise BadType(
             f"{argument}: expected numbers, got an array of dtype {array.dtype} and shape {array.shape}{found}"
         )
     if array.size == 0:
-        raise ValueError(f"{argument}: the array is empty, its shape is {array.shape}")
+        raise BadValue(f"{argument}: the array is empty, its shape is {array.shape}")
     return array
+
+
+def array_of(argument: str, value: Any) -> np.ndarray:
+    """`value` as an array of any kind; ValueError for nested sequences of unequal length."""
+    try:
+        return np.asarray(value)
+    except ValueError as error:
+        if not isinstance(value, (list, tuple)):
+            raise BadValue(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
+        raise BadValue(
+            f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "
+            "one of them, and a model also takes x as a list of arrays (time, features)"
+        ) from None
 
 
 def finite(argument: str, array: np.ndarray) -> None:
@@ -100,7 +151,7 @@ def finite(argument: str, array: np.ndarray) -> None:
     count = int(bad.sum())
     if count:
         first = tuple(int(i) for i in np.argwhere(bad)[0])
-        raise ValueError(
+        raise BadValue(
             f"{argument}: {count} of {array.size} values are not finite (NaN or infinite), the first at index {first}: "
             f"{array[first]}"
         )
@@ -117,7 +168,7 @@ def real_array(argument: str, value: Any, dtype: np.dtype, *, ndim: tuple[int, .
     array = numeric(argument, value)
     if ndim is not None and array.ndim not in ndim:
         wanted = " or ".join(map(str, ndim))
-        raise ValueError(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
+        raise BadValue(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
     finite(argument, array)
     if array.dtype == dtype:
         return addressable(array)
@@ -139,5 +190,5 @@ def shaped(argument: str, value: Any, shape: tuple[int, ...], dtype: np.dtype) -
     """`value` as a finite array of `dtype` with exactly that shape."""
     array = real_array(argument, value, dtype)
     if array.shape != shape:
-        raise ValueError(f"{argument}: expected shape {shape}, got {array.shape}")
+        raise BadValue(f"{argument}: expected shape {shape}, got {array.shape}")
     return array

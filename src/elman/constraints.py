@@ -14,6 +14,7 @@ import numpy as np
 
 from elman import registry
 from elman.checks import integer, numeric, working_dtype
+from elman.errors import BadValue
 
 __all__ = ["CONSTRAINTS", "Constraint", "MaxNorm", "MinMaxNorm", "NonNeg", "UnitNorm", "get", "serialize"]
 
@@ -94,7 +95,7 @@ class _NormConstraint(Constraint):
         axes = self.axis if isinstance(self.axis, tuple) else (self.axis,)
         rank = len(shape)
         if any(not -rank <= a < rank for a in axes) or len({a % rank for a in axes}) < len(axes):
-            raise ValueError(f"axis: {self} does not fit weights of shape {shape}")
+            raise BadValue(f"axis: {self} does not fit weights of shape {shape}")
 
     def _check(self, *factors: str) -> None:
         for name in factors:
@@ -102,7 +103,7 @@ class _NormConstraint(Constraint):
         several = self.axis if isinstance(self.axis, (tuple, list)) else None
         axes = tuple(integer("axis", a, -32) for a in ([self.axis] if several is None else several))
         if not axes:
-            raise ValueError("axis: expected an integer or several, got none")
+            raise BadValue("axis: expected an integer or several, got none")
         object.__setattr__(self, "axis", axes[0] if several is None else axes)
 
 
@@ -207,7 +208,7 @@ class MinMaxNorm(_NormConstraint):
         self._check("min_value", "max_value")
         object.__setattr__(self, "rate", registry.number("rate", self.rate, 0, 1))
         if self.min_value > self.max_value:
-            raise ValueError(f"min_value: expected at most max_value = {self.max_value}, got {self.min_value}")
+            raise BadValue(f"min_value: expected at most max_value = {self.max_value}, got {self.min_value}")
 
     def desired(self, norms: np.ndarray) -> np.ndarray | float:
         """Between the two values, or on the way there."""

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman.checks import finite, integer, numeric
+from elman.errors import BadValue
 
 __all__ = ["beam_decode", "greedy_decode"]
 
@@ -137,18 +138,18 @@ def _add(a: float, b: float) -> float:
 def _checked(outputs: Any, lengths: Any, blank: Any) -> tuple[np.ndarray, list[int], int]:
     x = numeric("outputs", outputs)
     if x.ndim != 3:
-        raise ValueError(f"outputs: expected shape (N, T, C), got {x.shape}")
+        raise BadValue(f"outputs: expected shape (N, T, C), got {x.shape}")
     finite("outputs", x)
     blank = integer("blank", blank, 0)
     if blank >= x.shape[2]:
-        raise ValueError(f"blank: class {blank} is none of the {x.shape[2]} classes of outputs of shape {x.shape}")
+        raise BadValue(f"blank: class {blank} is none of the {x.shape[2]} classes of outputs of shape {x.shape}")
     if lengths is None:
         return x, [x.shape[1]] * len(x), blank
     steps = numeric("lengths", lengths)
     if steps.shape != (len(x),):
-        raise ValueError(f"lengths: expected shape ({len(x)},), got {steps.shape}")
+        raise BadValue(f"lengths: expected shape ({len(x)},), got {steps.shape}")
     wrong = ~((steps >= 0) & (steps <= x.shape[1]) & (steps == np.floor(steps)))
     if wrong.any():
         i = int(wrong.argmax())
-        raise ValueError(f"lengths: expected integers from 0 to {x.shape[1]}, got {steps[i]} at index {i}")
+        raise BadValue(f"lengths: expected integers from 0 to {x.shape[1]}, got {steps[i]} at index {i}")
     return x, [int(k) for k in steps], blank

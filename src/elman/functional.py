@@ -8,6 +8,7 @@ import numpy as np
 
 from elman import checks
 from elman.cells import Cell, get
+from elman.errors import BadValue
 from elman.masks import step_mask, time_major
 from elman.recurrence import Recurrence, checked_interval
 from elman.tape import Gradients, Tape
@@ -100,8 +101,9 @@ def recurrent(
     weights = _checked_parameters(cell, x.shape[2], parameters, dtype)
     units = weights[0].shape[1] // cell.gates
     if initial_state is not None:
+        initial_state = checks.entries("initial_state", initial_state)
         if len(initial_state) != cell.states:
-            raise ValueError(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(initial_state)}")
+            raise BadValue(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(initial_state)}")
         initial_state = [
             checks.shaped(f"initial_state[{k}]", v, (x.shape[0], units), dtype) for k, v in enumerate(initial_state)
         ]
@@ -125,31 +127,31 @@ def recurrent(
 
 def _checked_parameters(cell: Cell, inputs: int, parameters: Sequence[np.ndarray], dtype: np.dtype) -> list[np.ndarray]:
     """Kernel, recurrent kernel, (0..2, G) bias and (k, H) weights per unit, contiguous and writable."""
-    given = [checks.real_array(f"parameters[{k}]", p, dtype) for k, p in enumerate(parameters)]
+    given = [
+        checks.real_array(f"parameters[{k}]", p, dtype) for k, p in enumerate(checks.entries("parameters", parameters))
+    ]
     matrices, rows = 1 + bool(cell.h), len(cell.unit_weights)
     least = matrices + bool(rows)
     if len(given) not in (least, least + cell.bias):
         known = ["kernel", *["recurrent kernel"][: bool(cell.h)], *["optional bias"][: cell.bias]]
         known += ["weights per unit"][: bool(rows)]
         counts = f"{least} or {least + 1}" if cell.bias else str(least)
-        raise ValueError(f"parameters: cell {cell.name!r} takes {counts} arrays ({', '.join(known)}), got {len(given)}")
+        raise BadValue(f"parameters: cell {cell.name!r} takes {counts} arrays ({', '.join(known)}), got {len(given)}")
     columns = given[0].shape[-1]
     units = columns // cell.gates
     if given[0].shape != (inputs, columns) or units * cell.gates != columns or units == 0:
-        raise ValueError(
+        raise BadValue(
             f"parameters[0]: the kernel of cell {cell.name!r} must have shape ({inputs}, {cell.gates} * units), got "
             f"{given[0].shape}"
         )
     if cell.h and given[1].shape != (units, columns):
-        raise ValueError(
-            f"parameters[1]: the recurrent kernel must have shape {(units, columns)}, got {given[1].shape}"
-        )
+        raise BadValue(f"parameters[1]: the recurrent kernel must have shape {(units, columns)}, got {given[1].shape}")
     bias_shape = (2, columns) if cell.recurrent_bias else (columns,)
     biased = len(given) > least
     if biased and given[matrices].shape != bias_shape:
-        raise ValueError(f"parameters[{matrices}]: the bias must have shape {bias_shape}, got {given[matrices].shape}")
+        raise BadValue(f"parameters[{matrices}]: the bias must have shape {bias_shape}, got {given[matrices].shape}")
     if rows and given[-1].shape != (rows, units):
-        raise ValueError(f"parameters[{len(given) - 1}]: expected shape {(rows, units)}, got {given[-1].shape}")
+        raise BadValue(f"parameters[{len(given) - 1}]: expected shape {(rows, units)}, got {given[-1].shape}")
     bias = given[matrices].reshape(-1, columns) if biased else np.empty((0, columns), dtype)
     recurrent = given[1] if cell.h else np.empty((0, columns), dtype)
     unit_weights = given[-1] if rows else np.empty((0, units), dtype)

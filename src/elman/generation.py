@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, registry
+from elman.errors import BadType, BadValue
 
 __all__ = ["generate"]
 
@@ -89,30 +90,32 @@ def generate(
 
 def _vocabulary(model: Any) -> tuple[bool, int, int]:
     """Whether the model reads ids, how many there are, and how many tokens it predicts."""
+    if not hasattr(model, "stream_step"):
+        raise BadType(f"model: expected an elman.Sequential, got {type(model).__name__}")
     if not model.layers or model.layers[0].shape is None:
-        raise ValueError("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
+        raise BadValue("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
     first, outputs = model.layers[0], model.output_shape[-1]
     reads_ids = len(first.shape) == 1
     inputs = getattr(first, "input_dim", None) if reads_ids else first.shape[-1]
     if inputs is None:
-        raise ValueError(f"model: expected an Embedding or one-hot steps, the first layer takes vectors {first.shape}")
+        raise BadValue(f"model: expected an Embedding or one-hot steps, the first layer takes vectors {first.shape}")
     if outputs < 2:
-        raise ValueError("model: it has one output, which predicts a number and no token")
+        raise BadValue("model: it has one output, which predicts a number and no token")
     if outputs > inputs:
-        raise ValueError(f"model: it predicts {outputs} tokens but reads only {inputs}")
+        raise BadValue(f"model: it predicts {outputs} tokens but reads only {inputs}")
     return reads_ids, inputs, outputs
 
 
 def _tokens(given: Any, vocabulary: int) -> np.ndarray:
     tokens = checks.numeric("seed_tokens", given)
     if tokens.dtype.kind not in "iu":
-        raise TypeError(f"seed_tokens: expected integers, got {tokens.dtype}")
+        raise BadType(f"seed_tokens: expected integers, got {tokens.dtype}")
     if tokens.ndim not in (1, 2):
-        raise ValueError(f"seed_tokens: expected shape (S,) or (B, S), got {tokens.shape}")
+        raise BadValue(f"seed_tokens: expected shape (S,) or (B, S), got {tokens.shape}")
     bad = np.argwhere((tokens < 0) | (tokens >= vocabulary))
     if bad.size:
         where = tuple(int(i) for i in bad[0])
-        raise ValueError(f"seed_tokens: {tokens[where]} at index {where} is not one of 0 to {vocabulary - 1}")
+        raise BadValue(f"seed_tokens: {tokens[where]} at index {where} is not one of 0 to {vocabulary - 1}")
     return tokens.astype(np.int64)
 
 
@@ -127,7 +130,7 @@ def _gives_logits(model: Any) -> bool:
         return True
     if activation == "softmax":
         return False
-    raise ValueError(f"model: expected a last layer with softmax or without activation, got {activation!r}")
+    raise BadValue(f"model: expected a last layer with softmax or without activation, got {activation!r}")
 
 
 def _input(tokens: np.ndarray, reads_ids: bool, vocabulary: int, dtype: np.dtype) -> np.ndarray:
@@ -143,12 +146,12 @@ def _log_probabilities(outputs: np.ndarray, step: int, *, logits: bool) -> np.nd
     """Logarithms of probabilities (B, V) up to a constant, in float64."""
     scores = outputs.astype(np.float64)
     if not np.isfinite(scores).all():
-        raise ValueError(f"model: its outputs for token {step} are not finite")
+        raise BadValue(f"model: its outputs for token {step} are not finite")
     if logits:
         return scores
     total = scores.sum(axis=1)
     if scores.min() < 0 or np.abs(total - 1).max() > 0.01:
-        raise ValueError(
+        raise BadValue(
             f"model: its outputs for token {step} are no probabilities: the least is {scores.min():.3g}, the first sum "
             f"{total[0]:.3g}"
         )

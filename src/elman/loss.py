@@ -10,6 +10,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from elman.checks import finite, numeric
+from elman.errors import BadValue
 from elman.jit import Function
 from elman.kernels import losses as kernels
 from elman.threads import usable_threads
@@ -52,7 +53,7 @@ def align(
     (5,)
     >>> align("y", np.zeros((5, 2)), (5, 1))
     Traceback (most recent call last):
-    ValueError: y: shape (5, 2) does not fit the model's output of shape (5, 1); expected (5, 1) or (5,)
+    elman.errors.BadValue: y: shape (5, 2) does not fit the model's output of shape (5, 1); expected (5, 1) or (5,)
     """
     shape = tuple(output_shape)
     rows = shape[:-1]
@@ -65,7 +66,7 @@ def align(
         return y.reshape(result)
     wanted = " or ".join(map(str, allowed))
     what = "class indices of shape " if labels else ""
-    raise ValueError(f"{argument}: shape {y.shape} does not fit {other} of shape {shape}; expected {what}{wanted}")
+    raise BadValue(f"{argument}: shape {y.shape} does not fit {other} of shape {shape}; expected {what}{wanted}")
 
 
 def row_weights(
@@ -99,7 +100,7 @@ def row_weights(
     axes = weights.ndim
     if not 1 <= axes <= len(rows) or weights.shape != rows[:axes]:
         allowed = " or ".join(str(rows[:k]) for k in range(1, len(rows) + 1))
-        raise ValueError(
+        raise BadValue(
             f"{argument}: shape {weights.shape} does not fit an output of shape {tuple(output_shape)}; "
             f"expected {allowed}"
         )
@@ -122,7 +123,7 @@ def class_indices(name: str, y: np.ndarray, classes: int) -> np.ndarray:
         wrong |= y != np.floor(y)
     if wrong.any():
         first = tuple(int(i) for i in np.argwhere(wrong)[0])
-        raise ValueError(
+        raise BadValue(
             f"{name}: class indices must be integers from 0 to {classes - 1}, but {int(wrong.sum())} of {y.size} "
             f"are not, the first at index {first}: {y[first]}"
         )
@@ -136,12 +137,12 @@ def within(name: str, y: np.ndarray, what: str, low: float, high: float = np.inf
     --------
     >>> within("y", np.array([3.0, -1.0]), "the Poisson loss", 0)
     Traceback (most recent call last):
-    ValueError: y: targets of the Poisson loss must lie in [0, inf), these span [-1.0, 3.0]
+    elman.errors.BadValue: y: targets of the Poisson loss must lie in [0, inf), these span [-1.0, 3.0]
     """
     least, most = y.min(), y.max()
     if least < low or most > high:
         span = f"[{low}, {high}]" if high < np.inf else f"[{low}, inf)"
-        raise ValueError(f"{name}: targets of {what} must lie in {span}, these span [{least}, {most}]")
+        raise BadValue(f"{name}: targets of {what} must lie in {span}, these span [{least}, {most}]")
 
 
 class Loss(ABC):
@@ -198,7 +199,7 @@ class Loss(ABC):
         if pred.ndim == 1 and self.elementwise:
             pred = pred.reshape(-1, 1)
         if pred.ndim < 2:
-            raise ValueError(f"y_pred: expected shape (N, ..., O), got {pred.shape}")
+            raise BadValue(f"y_pred: expected shape (N, ..., O), got {pred.shape}")
         dtype = np.dtype(np.float32 if pred.dtype in (np.float32, np.float16) else np.float64)
         target = self._target("y_true", y_true, pred.shape, "y_pred")
         weights = row_weights(sample_weight, pred.shape)

@@ -18,6 +18,7 @@ from elman.callbacks import History
 from elman.cells import CELLS
 from elman.constraints import CONSTRAINTS
 from elman.data import Lanes, Windows
+from elman.errors import BadType, BadValue
 from elman.initializers import INITIALIZERS
 from elman.layers.base import LAYERS
 from elman.losses import LOSSES
@@ -138,14 +139,14 @@ def fit_many(
 def _checked(models: Any, data: Any, common: Mapping[str, Any]) -> tuple[list[Sequential], list[dict[str, Any]]]:
     """The models, and for each the arguments of `fit` that are its own."""
     if isinstance(models, Sequential) or not isinstance(models, Iterable):
-        raise TypeError(f"models: expected a sequence of models, got {type(models).__name__}")
+        raise BadType(f"models: expected a sequence of models, got {type(models).__name__}")
     if isinstance(data, (Mapping, str)) or not isinstance(data, Iterable):
-        raise TypeError(f"data: expected a sequence with one entry per model, got {type(data).__name__}")
-    models, data = list(models), list(data)
+        raise BadType(f"data: expected a sequence with one entry per model, got {type(data).__name__}")
+    models, data = checks.entries("models", models), checks.entries("data", data)
     if not models:
-        raise ValueError("models: expected at least one model, got none")
+        raise BadValue("models: expected at least one model, got none")
     if len(data) != len(models):
-        raise ValueError(f"data: expected one entry per model, {len(models)}, got {len(data)}")
+        raise BadValue(f"data: expected one entry per model, {len(models)}, got {len(data)}")
     for name in common:
         checks.choose("fit_arguments", name, _ARGUMENTS)
     known: dict[int, int] = {}
@@ -157,20 +158,20 @@ def _checked(models: Any, data: Any, common: Mapping[str, Any]) -> tuple[list[Se
 def _check_model(k: int, model: Any, known: dict[int, int]) -> None:
     """Refuse what cannot be trained apart from the others; `known` are models and layers before it, by identity."""
     if not isinstance(model, Sequential):
-        raise TypeError(f"models[{k}]: expected a Sequential, got {type(model).__name__}")
+        raise BadType(f"models[{k}]: expected a Sequential, got {type(model).__name__}")
     first = known.setdefault(id(model), k)
     if first != k:
-        raise ValueError(f"models[{k}]: the same model as models[{first}]; each can be trained once")
+        raise BadValue(f"models[{k}]: the same model as models[{first}]; each can be trained once")
     if model.loss is None:
-        raise ValueError(f"models[{k}]: not compiled yet; call compile(optimizer, loss)")
+        raise BadValue(f"models[{k}]: not compiled yet; call compile(optimizer, loss)")
     for part in model._parts():
         name = part.name or type(part).__name__
         first = known.setdefault(id(part), k)
         if first != k:
-            raise ValueError(f"models[{k}]: its layer {name!r} stands in models[{first}] too; make a second one")
+            raise BadValue(f"models[{k}]: its layer {name!r} stands in models[{first}] too; make a second one")
         # A copy of such a model would not begin with what the layer holds.
         if model._vector is None and (part.shape is not None or part.owner is not None):
-            raise ValueError(f"models[{k}]: its layer {name!r} was built before the model; call model.build(shape)")
+            raise BadValue(f"models[{k}]: its layer {name!r} was built before the model; call model.build(shape)")
 
 
 def _arguments(place: str, entry: Any) -> dict[str, Any]:
@@ -183,7 +184,7 @@ def _arguments(place: str, entry: Any) -> dict[str, Any]:
     if count in (2, 3):
         return dict(zip(("x", "y", "sample_weight"), entry, strict=False))
     what = type(entry).__name__ + ("" if count is None else f" of {count}")
-    raise ValueError(f"{place}: expected (x, y), (x, y, sample_weight), Windows, Lanes or a dict for fit, got {what}")
+    raise BadValue(f"{place}: expected (x, y), (x, y, sample_weight), Windows, Lanes or a dict for fit, got {what}")
 
 
 def _job(k: int, model: Sequential, given: dict[str, Any]) -> _Job:
@@ -244,7 +245,7 @@ def _blame(common: dict[str, Any], jobs: list[_Job], error: Exception) -> None:
                 processes.pickled(value)
             except Exception as reason:
                 text = f"{place}: {name} cannot go to another process ({reason}); workers=1 trains in this one"
-                raise TypeError(text) from error
+                raise BadType(text) from error
 
 
 def _own_entries(jobs: list[_Job]) -> bytes:

@@ -7,6 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
+from elman.errors import BadType, BadValue
+
 
 def checked_steps(mask: Any, lengths: Any, shape: Sequence[int], prefix: str = "") -> np.ndarray | None:
     """Which steps sequences use: bool (B, T) from a mask, int64 (B,) from lengths; None without both.
@@ -34,27 +37,25 @@ def checked_steps(mask: Any, lengths: Any, shape: Sequence[int], prefix: str = "
     """
     shape = tuple(shape)
     if mask is not None and lengths is not None:
-        raise ValueError(f"{prefix}mask and {prefix}lengths cannot be given together")
+        raise BadValue(f"{prefix}mask and {prefix}lengths cannot be given together")
     if mask is not None:
-        array = np.asarray(mask)
+        array = checks.array_of(f"{prefix}mask", mask)
         if array.shape != shape:
-            raise ValueError(
-                f"{prefix}mask: expected shape {shape}, one value per sequence and step, got {array.shape}"
-            )
+            raise BadValue(f"{prefix}mask: expected shape {shape}, one value per sequence and step, got {array.shape}")
         if array.dtype.kind not in "biu" or (array.dtype.kind != "b" and ((array != 0) & (array != 1)).any()):
-            raise TypeError(f"{prefix}mask: expected booleans, got an array of dtype {array.dtype}")
+            raise BadType(f"{prefix}mask: expected booleans, got an array of dtype {array.dtype}")
         return array.astype(bool, copy=False)
     if lengths is None:
         return None
-    array = np.asarray(lengths)
+    array = checks.array_of(f"{prefix}lengths", lengths)
     if array.shape != shape[:1]:
-        raise ValueError(f"{prefix}lengths: expected shape {shape[:1]}, one per sequence, got {array.shape}")
+        raise BadValue(f"{prefix}lengths: expected shape {shape[:1]}, one per sequence, got {array.shape}")
     if array.dtype.kind not in "iu":
-        raise TypeError(f"{prefix}lengths: expected integers, got an array of dtype {array.dtype}")
+        raise BadType(f"{prefix}lengths: expected integers, got an array of dtype {array.dtype}")
     wrong = (array < 0) | (array > shape[1])
     if wrong.any():
         first = int(np.argmax(wrong))
-        raise ValueError(f"{prefix}lengths: expected numbers from 0 to {shape[1]}, got {array[first]} at index {first}")
+        raise BadValue(f"{prefix}lengths: expected numbers from 0 to {shape[1]}, got {array[first]} at index {first}")
     return array.astype(np.int64)
 
 

@@ -6,10 +6,15 @@ import math
 
 import numpy as np
 
+# No machine addresses more; NumPy has other errors for it.
+_MOST = 1 << 56
+
 
 def aligned(size: int, dtype: np.dtype) -> np.ndarray:
     """An uninitialised vector that begins at a cache line: a 64-byte vector across two lines loads at half speed."""
     itemsize = np.dtype(dtype).itemsize
+    if size * itemsize > _MOST:
+        raise MemoryError(f"{size * itemsize:,} bytes")
     raw = np.empty(size * itemsize + 64, np.uint8)
     start = -raw.ctypes.data % 64
     return raw[start : start + size * itemsize].view(dtype)

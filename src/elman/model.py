@@ -9,9 +9,10 @@ from typing import Any
 import numpy as np
 
 from elman import archive, checks, tensors
+from elman.errors import BadFile, BadValue
 from elman.layers import Input
 from elman.layers.base import assign, deserialize, display, serialize
-from elman.parameters import Weight
+from elman.parameters import Weight, at_most
 from elman.stack import Stack
 from elman.streaming import Stepper, make
 
@@ -215,7 +216,7 @@ class Sequential(Stack):
         names = [w.name for w in weights]
         if found.keys() != set(names):
             missing, unknown = [n for n in names if n not in found], sorted(found.keys() - set(names))
-            raise ValueError(f"path: {file!r} does not fit the model: it lacks {missing}, and has {unknown} too many")
+            raise BadFile(f"path: {file!r} does not fit the model: it lacks {missing}, and has {unknown} too many")
         values = [
             checks.shaped(f"path: {file!r}, {name!r}", found[name], value.shape, self.dtype) for name, value in weights
         ]
@@ -252,11 +253,11 @@ class Sequential(Stack):
         if parameters is not None:
             if self._vector is None:
                 if header["config"]["input_shape"] is None:
-                    raise ValueError("it has parameters, but the model is not built")
+                    raise BadValue("it has parameters, but the model is not built")
                 self.build(tuple(header["config"]["input_shape"]))
             expected = self._vector.values
             if parameters.shape != expected.shape or parameters.dtype != self.dtype:
-                raise ValueError(
+                raise BadValue(
                     f"the configuration has {expected.size} {self.dtype} parameters, the file "
                     f"{parameters.size} {parameters.dtype}"
                 )
@@ -265,13 +266,13 @@ class Sequential(Stack):
             self._compiled()
             flags = header["trained"]
             if len(flags) != len(self._vector.trainable) or not all(isinstance(f, bool) for f in flags):
-                raise ValueError(f"trained: expected {len(self._vector.trainable)} booleans, got {flags!r}")
+                raise BadValue(f"trained: expected {len(self._vector.trainable)} booleans, got {flags!r}")
             self._ready_optimizer(flags)
             self.optimizer.set_state(state)  # refuses what does not fit before anything is written
         if parameters is not None:
             self._vector.values[:] = parameters
             self._set_noise(int(header["noise"]))
-            self._states.restore(arrays)
+            self._states.restore(arrays, self._recurrent_layers(stateful=False))
         self._draws = int(header["draws"])
         self._shuffle.bit_generator.state = header["shuffle"]
 
@@ -285,10 +286,13 @@ class Sequential(Stack):
         header, arrays = archive.read(path, cls.__name__)
         try:
             if "parameters" not in arrays:
-                raise ValueError("it has no parameters")
-            return cls._restore(header, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ValueError(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
+                raise BadValue("it has no parameters")
+            with at_most(2 * arrays["parameters"].size):
+                return cls._restore(header, arrays)
+        except MemoryError:
+            raise
+        except Exception as error:  # a description may be anything
+            raise BadFile(f"path: {os.fspath(path)!r} does not describe a model ({error})") from error
 
 
 def load_model(path: str | os.PathLike[str]) -> Sequential:

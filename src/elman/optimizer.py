@@ -11,6 +11,7 @@ import numpy as np
 
 from elman import registry, schedules
 from elman.checks import flag, float_dtype, integer
+from elman.errors import BadValue
 from elman.jit import Function
 from elman.kernels import optimizers as kernels
 from elman.schedules import LearningRateSchedule
@@ -106,6 +107,7 @@ class Optimizer(ABC):
     """
 
     aliases: ClassVar[tuple[str, ...]] = ()
+    bounded: ClassVar[bool] = True  # whether the state holds squares or differences of gradients, which may overflow
     _schedule: ClassVar[LearningRateSchedule | None] = None
 
     learning_rate: Rate
@@ -121,7 +123,7 @@ class Optimizer(ABC):
     def __post_init__(self) -> None:
         given = [name for name in _CLIPS if getattr(self, name) is not None]
         if len(given) > 1:
-            raise ValueError(f"optimizer: only one of {', '.join(_CLIPS)} may be given, got {' and '.join(given)}")
+            raise BadValue(f"optimizer: only one of {', '.join(_CLIPS)} may be given, got {' and '.join(given)}")
         self.calls = 0
         self.owner: Any = None  # weak reference to the model whose parameters the state vectors belong to
         self._slots: np.ndarray | None = None
@@ -207,15 +209,15 @@ class Optimizer(ABC):
         """
         dtype = float_dtype("parameters", getattr(parameters, "dtype", None))
         if parameters.ndim != 1 or not parameters.flags.c_contiguous:
-            raise ValueError(f"parameters: expected one contiguous axis, got shape {parameters.shape}")
+            raise BadValue(f"parameters: expected one contiguous axis, got shape {parameters.shape}")
         bounds = np.ascontiguousarray(offsets, dtype=np.int64)
         ordered = bounds.ndim == 1 and bounds.size > 0 and not (np.diff(bounds) < 0).any()
         if not ordered or bounds[0] != 0 or bounds[-1] != parameters.size:
-            raise ValueError(f"offsets: expected ascending integers from 0 to {parameters.size}, got {offsets!r}")
+            raise BadValue(f"offsets: expected ascending integers from 0 to {parameters.size}, got {offsets!r}")
         chosen = np.ones(bounds.size - 1, bool) if trainable is None else np.asarray(trainable)
         # An empty list is an array of floats.
         if chosen.shape != (bounds.size - 1,) or (chosen.size and chosen.dtype != bool):
-            raise ValueError(f"trainable: expected {bounds.size - 1} booleans, one per tensor, got {trainable!r}")
+            raise BadValue(f"trainable: expected {bounds.size - 1} booleans, one per tensor, got {trainable!r}")
         tensors = np.stack([bounds[:-1], bounds[1:]], 1)[chosen.astype(bool)].tolist()
         self._layout = kernels.layout(tensors, self.clipnorm is not None)
         self._parallel = sum(b - a for a, b in self._layout.runs) >= _PARALLEL
@@ -241,8 +243,8 @@ class Optimizer(ABC):
         Returns
         -------
         bool
-            False if a gradient of a trainable tensor, or a sum of them in the accumulator, is NaN or infinite. Then
-            nothing has changed: parameters, state and counters.
+            False if a gradient of a trainable tensor, or a sum of them in the accumulator, is NaN, infinite or (but for
+            SGD) beyond 1e16, 1e151 in float64. Then nothing has changed: parameters, state and counters.
 
         Raises
         ------
@@ -252,11 +254,10 @@ class Optimizer(ABC):
         """
         slots = self._slots
         if slots is None:
-            raise ValueError("optimizer: not built yet; call build(parameters, offsets) first")
-        for array in (parameters, gradients):
+            raise BadValue("optimizer: not built yet; call build(parameters, offsets) first")
+        for name, array in (("parameters", parameters), ("gradients", gradients)):
             if array.shape != slots.shape[1:] or array.dtype != slots.dtype or not array.flags.c_contiguous:
-                name = "parameters" if array is parameters else "gradients"
-                raise ValueError(
+                raise BadValue(
                     f"{name}: the optimizer was built for a contiguous {slots.dtype} array of shape "
                     f"{slots.shape[1:]}, got {array.dtype} of shape {array.shape}"
                 )
@@ -284,11 +285,10 @@ class Optimizer(ABC):
         elif self.clipvalue is not None and not kernels.clip_values(1, gradients, where.pieces, self.clipvalue):
             return False
         numbers = self.numbers(self.iterations + 1)
-        hyper = np.empty(len(numbers) + 1, slots.dtype)
-        for k, number in enumerate(((self.weight_decay or 0.0) * self.learning_rate, *numbers)):
-            hyper[k] = number
+        hyper = np.array([(self.weight_decay or 0.0) * self.learning_rate, *numbers], slots.dtype)
         update, decay = self.kernel.handle(slots.dtype), kernels.decay.handle(slots.dtype)
-        return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad)
+        most = kernels.LARGEST[slots.itemsize] if self.bounded else np.inf
+        return kernels.step(threads, update, decay, parameters, gradients, slots, hyper, where.chunks, where.bad, most)
 
     def _accumulate(self, threads: int, gradients: np.ndarray, due: bool) -> bool:
         """Add the accumulator to the gradients, then keep the sum, or with `due` make it a mean and start again."""
@@ -373,24 +373,24 @@ class Optimizer(ABC):
         """
         slots, parts = self._slots, self.gradient_accumulation_steps
         if slots is None:
-            raise ValueError("optimizer: not built yet; call build(parameters, offsets) first")
+            raise BadValue("optimizer: not built yet; call build(parameters, offsets) first")
         counters = ("iterations",) if parts is None else ("iterations", "accumulated")
         expected = {*counters, *self._rows}
         if set(state) != expected:
-            raise ValueError(f"state: expected the names {sorted(expected)}, got {sorted(state)}")
+            raise BadValue(f"state: expected the names {sorted(expected)}, got {sorted(state)}")
         counts = []
         for name in counters:
             counter = np.asarray(state[name])
             if counter.ndim != 0:
-                raise ValueError(f"state: {name} must be a scalar, got shape {counter.shape}")
+                raise BadValue(f"state: {name} must be a scalar, got shape {counter.shape}")
             counts.append(integer(name, counter.item(), 0))
         if parts is not None and counts[1] >= parts:
-            raise ValueError(f"state: accumulated must be below the {parts} accumulation steps, got {counts[1]}")
+            raise BadValue(f"state: accumulated must be below the {parts} accumulation steps, got {counts[1]}")
         vectors = [np.asarray(state[name]) for name in self._rows]
         for name, vector in zip(self._rows, vectors, strict=True):
             if vector.shape != slots.shape[1:] or vector.dtype.kind != "f":
                 wanted = f"floats of shape {slots.shape[1:]}"
-                raise ValueError(f"state: {name} must hold {wanted}, got {vector.dtype} of shape {vector.shape}")
+                raise BadValue(f"state: {name} must hold {wanted}, got {vector.dtype} of shape {vector.shape}")
         for slot, vector in zip(slots, vectors, strict=True):
             slot[...] = vector
         self.calls = counts[0] if parts is None else counts[0] * parts + counts[1]

@@ -59,6 +59,8 @@ class SGD(Optimizer):
     momentum: float = 0.0
     nesterov: bool = False
 
+    bounded = False
+
     @property
     def kernel(self) -> Function:
         if self.momentum == 0:

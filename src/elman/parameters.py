@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.memory import aligned
 
 
@@ -35,11 +39,39 @@ class Spec(NamedTuple):
     trainable: bool = True
 
 
+_most: ContextVar[int] = ContextVar("most parameters", default=1 << 60)
+
+
+@contextmanager
+def at_most(count: int) -> Iterator[None]:
+    """Models made within have so many parameters at most: those of a file, as its description may claim any number."""
+    token = _most.set(count)
+    try:
+        yield
+    finally:
+        _most.reset(token)
+
+
 class Weight(NamedTuple):
     """A parameter of a built model: its name and the live array (a view of the model's vector)."""
 
     name: str
     value: np.ndarray
+
+
+def _memory(specs: Sequence[Spec], sizes: Sequence[int], dtype: np.dtype) -> tuple[np.ndarray, np.ndarray]:
+    """Uninitialised memory for values and gradients; ValueError where there is not that much."""
+    total = sum(sizes)
+    try:
+        if total <= _most.get():
+            return aligned(total, dtype), aligned(total, dtype)
+        reason = f"at most {_most.get():,} are possible"
+    except (MemoryError, ValueError, OverflowError) as error:
+        reason = str(error)
+    largest = specs[max(range(len(sizes)), key=sizes.__getitem__)]
+    raise BadValue(
+        f"layers: the model would have {total:,} parameters, {largest.name!r} alone of shape {largest.shape}; {reason}"
+    )
 
 
 class ParameterVector:
@@ -54,7 +86,7 @@ class ParameterVector:
     Raises
     ------
     ValueError
-        If a constraint does not fit the shape of its parameter.
+        If a constraint does not fit the shape of its parameter, or memory does not suffice.
     """
 
     def __init__(self, specs: Sequence[Spec], dtype: np.dtype, rng: np.random.Generator) -> None:
@@ -62,10 +94,9 @@ class ParameterVector:
         for spec in self.specs:
             if spec.constraint is not None:
                 spec.constraint.check(spec.shape)
-        sizes = [int(np.prod(s.shape, dtype=np.int64)) for s in self.specs]
+        sizes = [math.prod(s.shape) for s in self.specs]
+        self.values, self.gradients = _memory(self.specs, sizes, dtype)
         self.offsets = np.cumsum([0, *sizes]).astype(np.int64)
-        self.values = aligned(int(self.offsets[-1]), dtype)
-        self.gradients = aligned(int(self.offsets[-1]), dtype)
         self.gradients[:] = 0
         for view, spec in zip(self.views(self.values), self.specs, strict=True):
             view[...] = spec.initializer(spec.shape, dtype, rng)
@@ -80,7 +111,7 @@ class ParameterVector:
     def trainable(self, chosen: Sequence[bool] | np.ndarray) -> None:
         flags = np.array(chosen, bool)
         if flags.shape != (len(self.specs),):
-            raise ValueError(f"trainable: expected {len(self.specs)} booleans, got shape {flags.shape}")
+            raise BadValue(f"trainable: expected {len(self.specs)} booleans, got shape {flags.shape}")
         self._trainable = flags
         rows = zip(self.specs, self.views(self.values), self.views(self.gradients), flags, strict=True)
         used = [(s, value, gradient) for s, value, gradient, free in rows if free]

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
+from elman.errors import MissingPackage
+
 
 def pyplot() -> Any:
     """``matplotlib.pyplot``; ImportError that names the extra to install where it is missing."""
     try:
         import matplotlib.pyplot as module
     except ImportError as error:
-        raise ImportError("plot: needs matplotlib, which is not installed; pip install 'elman[plot]'") from error
+        raise MissingPackage("plot: needs matplotlib, which is not installed; pip install 'elman[plot]'") from error
     return module
 
 

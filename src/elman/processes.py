@@ -8,6 +8,7 @@ import pickle
 from collections.abc import Callable, Iterator
 from typing import Any
 
+from elman.errors import MissingPackage
 from elman.threads import num_threads
 
 
@@ -17,7 +18,7 @@ def packages() -> tuple[Any, Any]:
         import cloudpickle
         import joblib
     except ImportError as error:
-        raise ImportError(
+        raise MissingPackage(
             "workers: more than one needs joblib and cloudpickle; pip install 'elman[many]', or workers=1"
         ) from error
     return joblib, cloudpickle

@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import checks
 from elman.cells import Cell
+from elman.errors import BadValue
 from elman.frames import Frame, Noise, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack
@@ -170,8 +171,8 @@ class Recurrence:
 
 def checked_interval(checkpoint: Any) -> int | str | None:
     """`checkpoint` as None, "sqrt" or a positive integer; TypeError or ValueError otherwise."""
-    if checkpoint is None or checkpoint == "sqrt":
+    if checkpoint is None or checks.named(checkpoint, "sqrt"):
         return checkpoint
     if isinstance(checkpoint, str):
-        raise ValueError(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
+        raise BadValue(f"checkpoint: expected None, 'sqrt' or a number of steps, got {checkpoint!r}")
     return checks.integer("checkpoint", checkpoint)

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from elman.checks import choose
+from elman.checks import choose, shown
+from elman.errors import BadType, BadValue
 
 
 def names(table: Mapping[str, type]) -> dict[str, type]:
@@ -42,11 +43,11 @@ def resolve(argument: str, identifier: Any, table: Mapping[str, type], base: typ
         try:
             return cls(**config)
         except TypeError as error:
-            raise ValueError(f"{argument}: config {config!r} does not fit {cls.__name__}: {error}") from None
+            raise BadValue(f"{argument}: config {config!r} does not fit {cls.__name__}: {error}") from None
     if isinstance(identifier, base):
         return identifier
     if not isinstance(identifier, str):
-        raise TypeError(
+        raise BadType(
             f"{argument}: expected a name, a {base.__name__} or a dict with 'class_name' and 'config', "
             f"got {type(identifier).__name__} {identifier!r}"
         )
@@ -58,7 +59,7 @@ def registered(argument: str, instance: Any, table: Mapping[str, type]) -> None:
     """ValueError unless a file that names the class of `instance` can be read again."""
     if type(instance) not in table.values():
         name = type(instance).__name__
-        raise ValueError(f"{argument}: {name} is in no registry, so a saved model could not find it; register it first")
+        raise BadValue(f"{argument}: {name} is in no registry, so a saved model could not find it; register it first")
 
 
 def serialize(instance: Any) -> dict[str, Any]:
@@ -70,14 +71,14 @@ def number(argument: str, value: Any, low: float, high: float | None = None, *, 
     """`value` as a finite float in [low, high], or (low, high] with `open_low`; TypeError or ValueError otherwise."""
     try:
         if isinstance(value, (bool, str, bytes)):
-            raise TypeError
+            raise BadType
         result = float(value)
-    except (TypeError, ValueError):
-        raise TypeError(f"{argument}: expected a number, got {type(value).__name__} {value!r}") from None
+    except (TypeError, ValueError, OverflowError):
+        raise BadType(f"{argument}: expected a number, got {type(value).__name__} {shown(value)}") from None
     fits = result > low if open_low else result >= low
     # Infinity and NaN fail the difference.
     if not fits or result - result != 0 or (high is not None and result > high):
         span = f"> {low:g}" if open_low else f">= {low:g}"
         span += "" if high is None else f" and <= {high:g}"
-        raise ValueError(f"{argument}: expected a finite number {span}, got {result}")
+        raise BadValue(f"{argument}: expected a finite number {span}, got {result}")
     return result

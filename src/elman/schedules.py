@@ -16,6 +16,7 @@ from typing import Any
 
 from elman import registry
 from elman.checks import integer
+from elman.errors import BadType, BadValue
 
 __all__ = [
     "SCHEDULES",
@@ -76,7 +77,7 @@ class LearningRateSchedule(ABC):
             value = getattr(self, f.name)
             if f.name in _BOOLEAN:
                 if not isinstance(value, bool):
-                    raise TypeError(f"{f.name}: expected True or False, got {type(value).__name__} {value!r}")
+                    raise BadType(f"{f.name}: expected True or False, got {type(value).__name__} {value!r}")
             elif f.name in _RANGES and not (value is None and f.default is None):
                 low, open_low = _RANGES[f.name]
                 object.__setattr__(self, f.name, registry.number(f.name, value, low, open_low=open_low))
@@ -175,13 +176,13 @@ class PiecewiseConstantDecay(LearningRateSchedule):
             try:
                 numbers = () if isinstance(given, str) else tuple(given)
             except TypeError:
-                raise TypeError(f"{name}: expected a sequence of numbers, got {given!r}") from None
+                raise BadType(f"{name}: expected a sequence of numbers, got {given!r}") from None
             object.__setattr__(self, name, tuple(registry.number(name, number, 0) for number in numbers))
         if not self.boundaries or any(b <= a for a, b in pairwise(self.boundaries)):
-            raise ValueError(f"boundaries: expected strictly ascending numbers, got {list(self.boundaries)}")
+            raise BadValue(f"boundaries: expected strictly ascending numbers, got {list(self.boundaries)}")
         wanted = len(self.boundaries) + 1
         if len(self.values) != wanted:
-            raise ValueError(f"values: expected {wanted} numbers, one more than boundaries, got {len(self.values)}")
+            raise BadValue(f"values: expected {wanted} numbers, one more than boundaries, got {len(self.values)}")
 
     def at(self, step: int) -> float:
         return self.values[bisect.bisect_left(self.boundaries, step)]
@@ -381,7 +382,7 @@ def get(identifier: Any) -> LearningRateSchedule:
     0.25
     """
     if not isinstance(identifier, (LearningRateSchedule, Mapping)):
-        raise TypeError(
+        raise BadType(
             "schedule: expected a LearningRateSchedule or a dict with 'class_name' and 'config', "
             f"got {type(identifier).__name__} {identifier!r}"
         )

@@ -14,6 +14,7 @@ from elman import checks
 from elman.data import Windows
 from elman.diagnostics import FlowReport, locate_nonfinite
 from elman.diagnostics.flow import measure
+from elman.errors import BadType, BadValue
 from elman.layers import RNN, Embedding, Input, Layer
 from elman.layers.base import Shape, check_shape
 from elman.parameters import ParameterVector
@@ -37,8 +38,8 @@ class Stack(Trainer):
         self._last_shapes: tuple[Shape, Shape] = ((), ())  # of an input, and the output for it
         super().__init__(self.seed)
         if isinstance(layers, Layer):
-            raise TypeError("layers: expected a sequence of layers, got one layer")
-        for layer in layers:
+            raise BadType("layers: expected a sequence of layers, got one layer")
+        for layer in checks.entries("layers", layers):
             self._append(layer)
         if self._input is not None and self.layers:
             self.build(self._input.shape)
@@ -62,22 +63,22 @@ class Stack(Trainer):
         1
         """
         if self._vector is not None:
-            raise ValueError("layer: the model is built already; list all layers when making it")
+            raise BadValue("layer: the model is built already; list all layers when making it")
         self._append(layer)
 
     def _append(self, layer: Layer) -> None:
         if not isinstance(layer, Layer):
-            raise TypeError(f"layers: expected a layer, got {type(layer).__name__} {layer!r}")
+            raise BadType(f"layers: expected a layer, got {type(layer).__name__} {layer!r}")
         for part in (layer, *layer.inner()):
             if any(part is known for known in self._parts()):
-                raise ValueError(f"layers: the same {type(part).__name__} instance stands twice; make a second one")
+                raise BadValue(f"layers: the same {type(part).__name__} instance stands twice; make a second one")
         if isinstance(layer, Input):
             if self.layers or self._input is not None:
-                raise ValueError("layers: Input must be the first layer")
+                raise BadValue("layers: Input must be the first layer")
             self._input = layer
             return
         if getattr(layer, "return_state", False):
-            raise ValueError(
+            raise BadValue(
                 f"layers: {type(layer).__name__} with return_state=True has several outputs, which Sequential cannot "
                 "pass on; call the layer itself on an array"
             )
@@ -115,13 +116,13 @@ class Stack(Trainer):
         72
         """
         if not self.layers:
-            raise ValueError("layers: the model has none")
+            raise BadValue("layers: the model has none")
         if self._vector is not None:
-            raise ValueError("shape: the model is built already")
-        shapes = self._shapes(tuple(shape))
+            raise BadValue("shape: the model is built already")
+        shapes = self._shapes(Input(shape).shape)
         for part in self._parts():
             if part.owner is not None and part.owner() is not None:
-                raise ValueError(f"layers: {part.name!r} belongs to another model already; make a second one")
+                raise BadValue(f"layers: {part.name!r} belongs to another model already; make a second one")
         self._name_layers()
         specs, counts = [], []
         for layer, s in zip(self.layers, shapes[:-1], strict=True):
@@ -152,7 +153,7 @@ class Stack(Trainer):
     def _name_layers(self) -> None:
         taken = [layer.name for layer in self.layers if layer.name]
         if len(set(taken)) != len(taken):
-            raise ValueError(f"layers: names must differ, got {taken}")
+            raise BadValue(f"layers: names must differ, got {taken}")
         for layer in self.layers:
             if layer.name is None:
                 base = type(layer).__name__.lower()
@@ -162,7 +163,7 @@ class Stack(Trainer):
 
     def _built(self) -> ParameterVector:
         if self._vector is None:
-            raise ValueError("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
+            raise BadValue("model: not built yet; begin it with Input(shape), call build(shape) or fit it")
         return self._vector
 
     # ---- data at the border
@@ -199,9 +200,9 @@ class Stack(Trainer):
     def _shape_for(self, x: np.ndarray, argument: str = "x") -> Shape:
         """The input shape a model that is not built yet takes from x: any number of steps, if the layers allow it."""
         if not self.layers:
-            raise ValueError("layers: the model has none")
+            raise BadValue("layers: the model has none")
         if x.ndim not in (2, 3):
-            raise ValueError(f"{argument}: expected (N, time, features), (N, time) or (N, features), got {x.shape}")
+            raise BadValue(f"{argument}: expected (N, time, features), (N, time) or (N, features), got {x.shape}")
         # Token ids (N, T) are as free in T as features (N, T, F) are.
         free = (None,) if self._takes_tokens(x) else (None,) * (x.ndim - 2) + x.shape[-1:]
         with contextlib.suppress(ValueError):
@@ -232,7 +233,7 @@ class Stack(Trainer):
             layer.mask, layer.draw = mask, self._draws
             y = layer.forward(x, training=training)
             if y.dtype != self.dtype:  # kernels would read other numbers
-                raise TypeError(f"layer {layer.name!r}: forward returned {y.dtype}, the model computes in {self.dtype}")
+                raise BadType(f"layer {layer.name!r}: forward returned {y.dtype}, the model computes in {self.dtype}")
             mask, x = layer.output_mask(x), y
         self._output_mask = mask
         return x
@@ -243,7 +244,7 @@ class Stack(Trainer):
             dy = self.layers[k].backward(dy, input_gradient=k > self._first)  # type: ignore[assignment]
             if k > self._first and dy.dtype != self.dtype:
                 name = self.layers[k].name
-                raise TypeError(f"layer {name!r}: backward returned {dy.dtype}, the model computes in {self.dtype}")
+                raise BadType(f"layer {name!r}: backward returned {dy.dtype}, the model computes in {self.dtype}")
 
     def _trainable_flags(self) -> list[bool]:
         return [p.trainable and layer.trainable for layer in self.layers for p in layer.specs(layer.shape)]
@@ -265,7 +266,7 @@ class Stack(Trainer):
         for layer, before, after in zip(self.layers, shapes[:-1], shapes[1:], strict=True):
             behind_time = len(before) < 2 and len(after) < 2
             if not layer.streams and not behind_time:
-                raise ValueError(
+                raise BadValue(
                     f"layer {layer.name or type(layer).__name__!r} needs whole sequences: its outputs depend on later "
                     "steps, or it carries no states; truncated BPTT and prediction in pieces cannot use it"
                 )

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 from elman.layers import RNN, Embedding
 from elman.layers.base import Layer
 from elman.packing import Packed
@@ -143,7 +144,7 @@ class Stepper(ABC):
                 state[...] = 0 if begin is None else begin[j]
 
     def __reduce__(self) -> Any:
-        raise TypeError("a stepper cannot be copied or pickled: call model.stream(), then set_states(step.states)")
+        raise BadType("a stepper cannot be copied or pickled: call model.stream(), then set_states(step.states)")
 
     # ---- the border
 
@@ -153,7 +154,7 @@ class Stepper(ABC):
         wanted = (self.batch_size, *self._one)
         if array.shape != wanted and (self.batch_size != 1 or array.shape != self._one):
             also = f"{self._one} or " if self.batch_size == 1 else ""
-            raise ValueError(f"x: expected shape {also}{wanted} for one step, got {array.shape}")
+            raise BadValue(f"x: expected shape {also}{wanted} for one step, got {array.shape}")
         if self._tokens:
             array = array.reshape(wanted)
             check_rows("x", array, dtype)
@@ -178,10 +179,10 @@ class _Compiled(Stepper):
         try:
             if self._step(x, self._place) == 0:
                 return self._y
-        except (TypeError, OverflowError):  # not compiled for x as it is
+        except (TypeError, ValueError, OverflowError):  # not compiled for x as it is
             pass
         if self._step(self._accepted(x), self._place) != 0:
-            raise ValueError(f"x: cannot be read, got {x!r}")
+            raise BadValue(f"x: cannot be read, got {x!r}")
         return self._y
 
     def refresh(self) -> None:
@@ -234,9 +235,9 @@ class _Layered(Stepper):
 def _check_list(argument: str, given: Any, length: int, what: str) -> None:
     """TypeError or ValueError unless `given` is a list or tuple of that length."""
     if not isinstance(given, (list, tuple)):
-        raise TypeError(f"{argument}: expected a list, one entry for each of the {what}, got {type(given).__name__}")
+        raise BadType(f"{argument}: expected a list, one entry for each of the {what}, got {type(given).__name__}")
     if len(given) != length:
-        raise ValueError(f"{argument}: expected {length} entries, one for each of the {what}, got {len(given)}")
+        raise BadValue(f"{argument}: expected {length} entries, one for each of the {what}, got {len(given)}")
 
 
 def make(model: Any, batch_size: int) -> Stepper:
@@ -245,6 +246,6 @@ def make(model: Any, batch_size: int) -> Stepper:
     shape = model._input.shape
     tokens = len(shape) == 1 and isinstance(model.layers[0], Embedding)
     if len(shape) == 1 and not tokens:
-        raise ValueError(f"model: it takes vectors {shape} and no sequences; use predict")
+        raise BadValue(f"model: it takes vectors {shape} and no sequences; use predict")
     model._check_streams(np.empty((1, 1, *shape[1:])))
     return (_Compiled if Packed.takes(model.layers) else _Layered)(model, batch_size)

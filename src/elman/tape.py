@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.frames import Frame, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import pack_transposed
@@ -162,12 +163,12 @@ class Tape:
         r = self._recurrence
         batch, steps, _ = self.x.shape
         if self._used:
-            raise ValueError("tape: backward() was called before; run the forward pass again")
+            raise BadValue("tape: backward() was called before; run the forward pass again")
         if d_outputs is not None:
             d_outputs = checks.shaped("d_outputs", d_outputs, (batch, steps, r.units), r.dtype)
-        states = [None] * r.cell.states if d_state is None else list(d_state)
+        states = [None] * r.cell.states if d_state is None else checks.entries("d_state", d_state)
         if len(states) != r.cell.states:
-            raise ValueError(f"d_state: expected {r.cell.states} arrays, one per state, got {len(states)}")
+            raise BadValue(f"d_state: expected {r.cell.states} arrays, one per state, got {len(states)}")
         states = [
             v if v is None else checks.shaped(f"d_state[{k}]", v, (batch, r.units), r.dtype)
             for k, v in enumerate(states)

@@ -7,7 +7,8 @@ from types import ModuleType
 
 import numpy as np
 
-from elman import archive
+from elman import archive, checks
+from elman.errors import BadFile, MissingPackage
 
 # In the metadata of files of ours: the format itself has no checksum, and a flipped bit would be another weight.
 _DIGEST = "sha256"
@@ -17,7 +18,9 @@ def _package() -> ModuleType:
     try:
         import safetensors.numpy
     except ImportError as error:
-        raise ImportError("safetensors files need the package safetensors; pip install 'elman[safetensors]'") from error
+        raise MissingPackage(
+            "safetensors files need the package safetensors; pip install 'elman[safetensors]'"
+        ) from error
     return safetensors
 
 
@@ -36,10 +39,10 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
     ------
     OSError
         If the file cannot be opened; FileNotFoundError if there is none.
-    ValueError
+    BadFile
         If it is no such file, or damaged: files that `write` wrote have a digest.
     """
-    name = os.fspath(path)
+    name = checks.path("path", path)
     package = _package()
     open(name, "rb").close()  # the package's own errors do not say which file
     try:
@@ -47,7 +50,7 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
             digest = (file.metadata() or {}).get(_DIGEST)
     except Exception as error:
-        raise ValueError(f"path: {name!r} is no safetensors file, or it is damaged ({error})") from None
+        raise BadFile(f"path: {name!r} is no safetensors file, or it is damaged ({error})") from None
     if digest not in (None, archive.digest(b"", arrays).hex()):
-        raise ValueError(f"path: {name!r} is damaged: its digest is that of another content")
+        raise BadFile(f"path: {name!r} is damaged: its digest is that of another content")
     return arrays

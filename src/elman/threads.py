@@ -13,6 +13,7 @@ from pathlib import Path
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.jit import maximum_threads, threading_layer
 
 _default_threads: int | None = None
@@ -125,7 +126,7 @@ def num_threads(n: int) -> Iterator[None]:
 def _checked_threads(n: int) -> int:
     most = maximum_threads()
     if isinstance(n, bool) or not isinstance(n, (int, np.integer)) or not 1 <= n <= most:
-        raise ValueError(f"n: the number of threads must be an integer from 1 to {most}, got {n!r}")
+        raise BadValue(f"n: the number of threads must be an integer from 1 to {most}, got {n!r}")
     return int(n)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 
 __all__ = ["pad_sequences"]
 
@@ -67,12 +68,18 @@ def pad_sequences(
     checks.choose("padding", padding, _SIDES)
     checks.choose("truncating", truncating, _SIDES)
     filled = [a for a in arrays if a.size] or arrays
-    chosen = np.result_type(*{a.dtype for a in filled}) if dtype is None else np.dtype(dtype)
+    try:
+        chosen = np.result_type(*{a.dtype for a in filled}) if dtype is None else np.dtype(dtype)
+    except (TypeError, ValueError):
+        raise BadType(f"dtype: expected a type of numbers, got {dtype!r}") from None
     if chosen.kind not in "fiub":
-        raise TypeError(f"dtype: expected real numbers, got {chosen}")
-    steps = max(map(len, arrays)) if maxlen is None else checks.integer("maxlen", maxlen)
+        raise BadType(f"dtype: expected real numbers, got {chosen}")
+    steps = max(map(len, arrays)) if maxlen is None else checks.integer("maxlen", maxlen, 1, 1 << 40)
+    filling = checks.numeric("value", value)
+    if filling.ndim:
+        raise BadValue(f"value: expected one number, got an array of shape {filling.shape}")
     out = np.empty((len(arrays), steps, *filled[0].shape[1:]), chosen)
-    out[...] = _converted("value", np.asarray(value), chosen)
+    out[...] = _converted("value", filling, chosen)
     for k, array in enumerate(arrays):
         kept = array[max(0, len(array) - steps) :] if truncating == "pre" else array[:steps]
         if kept.size:
@@ -84,27 +91,27 @@ def pad_sequences(
 def _arrays(sequences: Iterable[Any]) -> list[np.ndarray]:
     """Each sequence as an array of numbers, all of the same axes after the first."""
     if isinstance(sequences, (str, bytes)) or not isinstance(sequences, (Iterable, Sequence)):
-        raise TypeError(f"sequences: expected a list of sequences, got {type(sequences).__name__}")
+        raise BadType(f"sequences: expected a list of sequences, got {type(sequences).__name__}")
     arrays: list[np.ndarray] = []
     first = None
     for k, sequence in enumerate(sequences):
         try:
             array = np.asarray(sequence)
         except ValueError as error:
-            raise ValueError(f"sequences[{k}]: its steps have unequal lengths ({error})") from None
+            raise BadValue(f"sequences[{k}]: its steps have unequal lengths ({error})") from None
         if array.dtype.kind not in "fiub":
-            raise TypeError(f"sequences[{k}]: expected numbers, got dtype {array.dtype}")
+            raise BadType(f"sequences[{k}]: expected numbers, got dtype {array.dtype}")
         if array.ndim not in (1, 2):
-            raise ValueError(f"sequences[{k}]: expected shape (T,) or (T, F), got {array.shape}")
+            raise BadValue(f"sequences[{k}]: expected shape (T,) or (T, F), got {array.shape}")
         if array.size:
             first = (k, array.shape[1:]) if first is None else first
             if array.shape[1:] != first[1]:
-                raise ValueError(
+                raise BadValue(
                     f"sequences[{k}]: its steps have shape {array.shape[1:]}, those of sequences[{first[0]}] {first[1]}"
                 )
         arrays.append(array)
     if not arrays:
-        raise ValueError("sequences: there are none")
+        raise BadValue("sequences: there are none")
     return arrays
 
 
@@ -117,5 +124,5 @@ def _converted(argument: str, array: np.ndarray, dtype: np.dtype) -> np.ndarray:
     if dtype.kind != "f":
         changed = converted != array
         if changed.any():
-            raise ValueError(f"{argument}: {array[changed].flat[0]} is no {dtype}; give a dtype that holds it")
+            raise BadValue(f"{argument}: {array[changed].flat[0]} is no {dtype}; give a dtype that holds it")
     return converted

@@ -54,11 +54,12 @@ def _products(a, k, mean, e, w, m, lo, hi):
 
 
 def _moments(a, k, lo, hi):
-    """Mean of a row and ``r = 1 / sqrt(variance + epsilon)``, in its type."""
+    """Mean of a row and ``r = 1 / sqrt(variance + epsilon)``, in its type; NaN, not 0, where the variance overflows."""
     kind = a.dtype.type
     size = kind(hi - lo)
     mean = _sum(a, k, lo, hi) / size
-    return mean, kind(1) / np.sqrt(_squares(a, k, mean, lo, hi) / size + kind(EPSILON))
+    variance = _squares(a, k, mean, lo, hi) / size + kind(EPSILON)
+    return mean, kind(1) / np.sqrt(variance) + (variance - variance)
 
 
 def _through_norm(a, k, e, w, dw, m, lo, hi):

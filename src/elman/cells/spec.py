@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman.checks import choose
+from elman.errors import BadValue
 from elman.jit import Function
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.scan import backward_signature, forward_signature
@@ -120,37 +121,35 @@ class Cell:
     def __post_init__(self) -> None:
         for label, rows in (("x", self.x), ("h", self.h)):
             if len(set(rows)) != len(rows) or (rows and sorted(rows) != list(range(min(rows), max(rows) + 1))):
-                raise ValueError(f"cell {self.name!r}: {label}={rows} must name neighbouring buffer rows, each once")
+                raise BadValue(f"cell {self.name!r}: {label}={rows} must name neighbouring buffer rows, each once")
         used = {*self.x, *self.h}
         if not self.x or used != set(range(len(used))):
-            raise ValueError(f"cell {self.name!r}: x={self.x} and h={self.h} must fill the rows from 0 on, x not empty")
+            raise BadValue(f"cell {self.name!r}: x={self.x} and h={self.h} must fill the rows from 0 on, x not empty")
         if len(self.h) not in (0, len(self.x)):
-            raise ValueError(
-                f"cell {self.name!r}: x and h must name as many gates, got {len(self.x)} and {len(self.h)}"
-            )
+            raise BadValue(f"cell {self.name!r}: x and h must name as many gates, got {len(self.x)} and {len(self.h)}")
         if (self.late is None) != (self.operand is None):
-            raise ValueError(f"cell {self.name!r}: late and operand come together")
+            raise BadValue(f"cell {self.name!r}: late and operand come together")
         if self.late is not None and (self.late != max(self.h) or self.operand != len(used)):
-            raise ValueError(
+            raise BadValue(
                 f"cell {self.name!r}: late must be the last row of h ({max(self.h)}) and operand the next one "
                 f"({len(used)}), got {self.late} and {self.operand}"
             )
         if self.states < 1:
-            raise ValueError(f"cell {self.name!r}: states must be at least 1, got {self.states}")
+            raise BadValue(f"cell {self.name!r}: states must be at least 1, got {self.states}")
         rows = len(used) + (self.late is not None) + self.keep
         if self.keep < 0:
-            raise ValueError(f"cell {self.name!r}: keep must be at least 0, got {self.keep}")
+            raise BadValue(f"cell {self.name!r}: keep must be at least 0, got {self.keep}")
         if self.recurrent_bias and not self.bias:
-            raise ValueError(f"cell {self.name!r}: recurrent_bias needs bias=True")
+            raise BadValue(f"cell {self.name!r}: recurrent_bias needs bias=True")
         if self.forget is not None and not (self.bias and 0 <= self.forget < len(self.x)):
-            raise ValueError(
+            raise BadValue(
                 f"cell {self.name!r}: forget must name one of {len(self.x)} gates with a bias, got {self.forget}"
             )
         for gate, row in self.gate_rows:
             if not 0 <= row < rows:
-                raise ValueError(f"cell {self.name!r}: gate {gate!r} must be in one of {rows} rows, got {row}")
+                raise BadValue(f"cell {self.name!r}: gate {gate!r} must be in one of {rows} rows, got {row}")
         if len(self.kernels(1, 2)) != (2 if self.late is None else 4):
-            raise ValueError(f"cell {self.name!r}: kernels must return {2 if self.late is None else 4} functions")
+            raise BadValue(f"cell {self.name!r}: kernels must return {2 if self.late is None else 4} functions")
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "groups", self._grouped(len(used)))
 
@@ -218,7 +217,7 @@ def register(cell: Cell) -> Cell:
     known = CELLS.get(cell.name, cell)
     # The same definition run again, as in a notebook, replaces the old one.
     if known != cell and _origin(known) != _origin(cell):
-        raise ValueError(f"cell: the name {cell.name!r} is taken by another cell")
+        raise BadValue(f"cell: the name {cell.name!r} is taken by another cell")
     CELLS[cell.name] = cell
     return cell
 

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 
 
 class Lanes:
@@ -63,15 +64,15 @@ class Lanes:
         series = _series("x", x)
         counts = [len(s) for s in series]
         if len(series) > lanes:
-            raise ValueError(f"lanes: {len(series)} series need at least as many lanes, got {lanes}")
+            raise BadValue(f"lanes: {len(series)} series need at least as many lanes, got {lanes}")
         if sum(counts) < lanes:
-            raise ValueError(f"lanes: x has {sum(counts)} steps in all, too few for {lanes} lanes")
+            raise BadValue(f"lanes: x has {sum(counts)} steps in all, too few for {lanes} lanes")
         length = _lane_length(counts, lanes)
         self.lengths = np.concatenate([_lengths(n, length) for n in counts])
         targets = None if y is None else _series("y", y)
         if targets is not None and [len(t) for t in targets] != counts:
             found = _listed([len(t) for t in targets])
-            raise ValueError(f"y: expected series of {_listed(counts)} steps, as in x, got {found}")
+            raise BadValue(f"y: expected series of {_listed(counts)} steps, as in x, got {found}")
         self.x = _cut(series, length, len(self.lengths))
         self.y = None if targets is None else _cut(targets, length, len(self.lengths))
 
@@ -102,15 +103,15 @@ class Lanes:
         texts = _series("tokens", tokens)
         for k, text in enumerate(texts):
             if text.dtype.kind not in "iu" or text.ndim != 1:
-                raise TypeError(f"tokens: expected integers (n,), got {text.dtype} of shape {text.shape} in series {k}")
+                raise BadType(f"tokens: expected integers (n,), got {text.dtype} of shape {text.shape} in series {k}")
             if len(text) < 2:
-                raise ValueError(f"tokens: series {k} has {len(text)}, a token and the next one make 2")
+                raise BadValue(f"tokens: series {k} has {len(text)}, a token and the next one make 2")
         return cls([t[:-1] for t in texts], [t[1:] for t in texts], lanes)
 
 
 def _series(argument: str, given: Any) -> list[np.ndarray]:
     """The series given: one array, or a list whose entries are arrays or lists."""
-    several = isinstance(given, (list, tuple)) and len(given) > 0 and np.ndim(given[0]) > 0
+    several = isinstance(given, (list, tuple)) and len(given) > 0 and checks.axes(given[0]) > 0
     # A list of lists of numbers is read as several series, an array never.
     series = [checks.numeric(f"{argument}[{k}]", s) for k, s in enumerate(given)] if several else None
     if series is None:
@@ -118,9 +119,9 @@ def _series(argument: str, given: Any) -> list[np.ndarray]:
     for k, one in enumerate(series):
         name = f"{argument}[{k}]" if several else argument
         if one.ndim not in (1, 2):
-            raise ValueError(f"{name}: expected a series (n,) or (n, F), got shape {one.shape}")
+            raise BadValue(f"{name}: expected a series (n,) or (n, F), got shape {one.shape}")
         if one.shape[1:] != series[0].shape[1:]:
-            raise ValueError(f"{name}: its steps have shape {one.shape[1:]}, those of the first {series[0].shape[1:]}")
+            raise BadValue(f"{name}: its steps have shape {one.shape[1:]}, those of the first {series[0].shape[1:]}")
     return series
 
 

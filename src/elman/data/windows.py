@@ -8,6 +8,7 @@ import numpy as np
 from numpy.lib.stride_tricks import as_strided
 
 from elman import checks
+from elman.errors import BadValue
 
 
 class Windows:
@@ -75,7 +76,7 @@ class Windows:
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:
-            raise ValueError("copy: windows overlap, so an array of them is a copy")
+            raise BadValue("copy: windows overlap, so an array of them is a copy")
         return np.array(self._view, dtype)
 
     def take(self, rows: np.ndarray | slice, out: np.ndarray) -> np.ndarray:
@@ -100,7 +101,7 @@ class Windows:
         array([12, 13])
         """
         if not 0 <= start < stop <= len(self):
-            raise ValueError(f"start, stop: expected 0 <= start < stop <= {len(self)}, got {start} and {stop}")
+            raise BadValue(f"start, stop: expected 0 <= start < stop <= {len(self)}, got {start} and {stop}")
         first = self._first + start * self._stride
         return Windows(self._series, self._targets, self._length, self._stride, self._rate, first, stop - start)
 
@@ -161,17 +162,17 @@ def timeseries_windows(
     """
     series = checks.numeric("data", data)
     if series.ndim not in (1, 2):
-        raise ValueError(f"data: expected shape (n,) or (n, F), got {series.shape}")
+        raise BadValue(f"data: expected shape (n,) or (n, F), got {series.shape}")
     length = checks.integer("sequence_length", sequence_length)
     stride = checks.integer("sequence_stride", sequence_stride)
     rate = checks.integer("sampling_rate", sampling_rate)
     first = 0 if start_index is None else checks.integer("start_index", start_index, 0)
     end = len(series) if end_index is None else checks.integer("end_index", end_index, first + 1)
     if end > len(series):
-        raise ValueError(f"end_index: the series has {len(series)} steps, got {end}")
+        raise BadValue(f"end_index: the series has {len(series)} steps, got {end}")
     span = (length - 1) * rate + 1
     if first + span > end:
-        raise ValueError(
+        raise BadValue(
             f"sequence_length: a window of {length} steps at sampling_rate {rate} covers {span} steps, the data from "
             f"{first} to {end} have {max(0, end - first)}"
         )
@@ -179,7 +180,7 @@ def timeseries_windows(
     if targets is not None:
         targets = checks.numeric("targets", targets)
         if targets.ndim == 0 or len(targets) <= first:
-            raise ValueError(f"targets: shape {targets.shape} has none for the first window, which begins at {first}")
+            raise BadValue(f"targets: shape {targets.shape} has none for the first window, which begins at {first}")
         begins = min(begins, len(targets) - first)
     return Windows(series, targets, length, stride, rate, first, -(-begins // stride))
 
@@ -250,7 +251,7 @@ class Permutation:
             return int(self[place : place + 1][0])
         start, stop, step = rows.indices(self._n)
         if step != 1:
-            raise ValueError(f"rows: expected a slice of step 1, got {rows}")
+            raise BadValue(f"rows: expected a slice of step 1, got {rows}")
         stop = max(start, stop)
         if not self._start <= start <= stop <= self._start + len(self._block):
             self._block = self._encipher(start, min(self._n, max(stop, start + _BLOCK)))

@@ -11,6 +11,7 @@ import numpy as np
 
 from elman.cells import Cell
 from elman.diagnostics.parts import gate_names, pieces, recurrent_parts
+from elman.errors import BadValue
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.scan import Span
 from elman.layers import RNN
@@ -246,7 +247,7 @@ def measure(model: Any, batch: Any) -> FlowReport:
     """The report for one batch. Only memory that the next training step overwrites is written."""
     found = [(k, name, part) for k, layer in enumerate(model.layers) for name, part in recurrent_parts(layer)]
     if not found:
-        raise ValueError("layers: the model has no recurrent layer, whose gradients could be followed through time")
+        raise BadValue("layers: the model has no recurrent layer, whose gradients could be followed through time")
     kept = model._vector.gradients.copy()  # those of frozen layers are 0 and must stay so
     try:
         outputs = np.ascontiguousarray(model._forward(batch.x, batch.mask, training=True))

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman.diagnostics.parts import input_step, label, pieces, recurrent_parts
+from elman.kernels.optimizers import LARGEST
 from elman.layers import RNN
 
 
@@ -82,7 +83,7 @@ def _after_forward(model: Any, batch: Any, outputs: np.ndarray) -> str:
     found = _in_gradients(model, how=", its penalty included,")
     if found is not None or not np.isfinite(penalty):
         return found or f"the penalty of the parameters is {penalty}"
-    return "the gradients of this batch are finite, their sum with those accumulated before is not"
+    return _too_large(model) or "the gradients of this batch are finite, their sum with those accumulated before is not"
 
 
 # ---- places
@@ -215,6 +216,17 @@ def _in_gradients(model: Any, which: slice = slice(None), how: str = "") -> str 
     for spec, gradient, free in found[which]:
         if free and not np.isfinite(gradient).all():
             return f"backward: gradient of {spec.name!r}{how} is not finite"
+    return None
+
+
+def _too_large(model: Any) -> str | None:
+    """The first gradient, of a trained parameter, whose square the optimizer's state cannot hold."""
+    vector = model._vector
+    for spec, gradient, free in zip(vector.specs, vector.views(vector.gradients), vector.trainable, strict=True):
+        bad = np.abs(gradient) >= LARGEST[model.dtype.itemsize]
+        if free and model.optimizer.bounded and bad.any():
+            place = _first(bad)
+            return f"backward: gradient of {spec.name!r} is {gradient[place]} at index {place}, its square overflows"
     return None
 
 

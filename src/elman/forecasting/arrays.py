@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 from elman.forecasting.encode import Categories, encode, stack
 from elman.forecasting.grid import Grid
 from elman.forecasting.panel import Panel, check_future, offsets_of
@@ -62,9 +63,9 @@ def from_arrays(
     lengths = np.array([len(one) for one in series], np.int64)
     for label, length in zip(ids, lengths, strict=True):
         if not length:
-            raise ValueError(f"y: series {label!r} is empty; leave it out")
+            raise BadValue(f"y: series {label!r} is empty; leave it out")
         if multivariate and length != lengths[0]:
-            raise ValueError(
+            raise BadValue(
                 f"y: channels have equal lengths, but {label!r} has {length} values and {ids[0]!r} {lengths[0]}; pad"
                 " with nan, or give multivariate=False"
             )
@@ -90,7 +91,7 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
     if isinstance(y, Mapping):
         for key in y:
             if not isinstance(key, (str, int, np.integer)) or isinstance(key, bool):
-                raise TypeError(f"y: ids are strings or integers, got the key {key!r} of type {type(key).__name__}")
+                raise BadType(f"y: ids are strings or integers, got the key {key!r} of type {type(key).__name__}")
         ids = [key if isinstance(key, str) else int(key) for key in y]
         parts = [_one(f"y[{key!r}]", one) for key, one in y.items()]
     elif isinstance(y, (list, tuple)) and any(nested(one) for one in y):
@@ -98,26 +99,26 @@ def _series(y: Any) -> tuple[list[Any], list[np.ndarray]]:
     else:
         array = _numbers("y", y)
         if array.ndim not in (1, 2):
-            raise ValueError(
+            raise BadValue(
                 f"y: expected one series (T,) or several (T, n), got shape {array.shape}; a list of 1-D arrays are"
                 " series of unequal lengths"
             )
         parts = [array] if array.ndim == 1 else list(array.T)
         ids = list(range(len(parts)))
     if not ids:
-        raise ValueError("y: there are no series")
+        raise BadValue("y: there are no series")
     return ids, parts
 
 
 def nested(value: Any) -> bool:
     """Whether a value is a sequence or an array, perhaps of unequal parts, and no number."""
-    return isinstance(value, (list, tuple)) or np.ndim(value) > 0
+    return isinstance(value, (list, tuple)) or checks.axes(value) > 0
 
 
 def _one(place: str, values: Any) -> np.ndarray:
     array = _numbers(place, values)
     if array.ndim != 1:
-        raise ValueError(
+        raise BadValue(
             f"{place}: expected a 1-D array, got shape {array.shape}; channels of one series are one array (T, n) with"
             " multivariate=True"
         )
@@ -129,7 +130,7 @@ def _numbers(place: str, values: Any) -> np.ndarray:
     try:
         array = np.asanyarray(values)
     except ValueError as error:
-        raise ValueError(f"{place}: expected an array of numbers, got {type(values).__name__} ({error})") from None
+        raise BadValue(f"{place}: expected an array of numbers, got {type(values).__name__} ({error})") from None
     if array.size == 0:
         return np.zeros(array.shape, np.float32)
     if array.dtype.kind in "USO" and isinstance(values, (list, tuple)):
@@ -139,11 +140,14 @@ def _numbers(place: str, values: Any) -> np.ndarray:
         at = next(odd, None)
         if at is not None:
             where = f" at index {at[0] if len(at) == 1 else at}" if at else ""
-            raise TypeError(
+            raise BadType(
                 f"{place}: expected numbers, got {type(array[at]).__name__} {array[at]!r}{where}; write nan where"
                 " a value is missing"
             )
-        array = array.astype(np.float64)
+        try:
+            array = array.astype(np.float64)
+        except OverflowError as error:
+            raise BadValue(f"{place}: {error}") from None
     masked = np.ma.getmask(array)
     with np.errstate(over="ignore"):
         plain = np.asarray(array.data if isinstance(array, np.ma.MaskedArray) else array).astype(np.float32, copy=False)
@@ -155,14 +159,14 @@ def _object(place: str, values: Any) -> np.ndarray:
     try:
         array = np.asanyarray(values)
     except ValueError as error:
-        raise ValueError(f"{place}: expected an array, got {type(values).__name__} ({error})") from None
+        raise BadValue(f"{place}: expected an array, got {type(values).__name__} ({error})") from None
     if isinstance(array, np.ma.MaskedArray):
         array = np.ma.filled(array.astype(np.float64), np.nan)
     if array.dtype.kind in "USO":
         # NumPy turns numbers beside strings into strings; as objects they stay numbers.
         return np.array(values, object) if array.dtype.kind in "US" else array
     if array.dtype.kind not in "fiub":
-        raise TypeError(f"{place}: expected numbers or strings, got an array of dtype {array.dtype}")
+        raise BadType(f"{place}: expected numbers or strings, got an array of dtype {array.dtype}")
     return array
 
 
@@ -171,11 +175,11 @@ def _parts(argument: str, given: Any, ids: list[Any], shared: bool) -> list[np.n
     if isinstance(given, Mapping):
         lost = [name for name in ids if name not in given]
         if lost:
-            raise ValueError(f"{argument}: no entry for id {lost[0]!r}; give one for each series")
+            raise BadValue(f"{argument}: no entry for id {lost[0]!r}; give one for each series")
         parts = [_object(f"{argument}[{name!r}]", given[name]) for name in ids]
     elif isinstance(given, (list, tuple)) and (len(ids) > 1 or _arrays(given)):
         if len(given) != len(ids):
-            raise ValueError(f"{argument}: expected a list of {len(ids)} arrays, one per series, got {len(given)}")
+            raise BadValue(f"{argument}: expected a list of {len(ids)} arrays, one per series, got {len(given)}")
         parts = [_object(f"{argument}[{i}]", one) for i, one in enumerate(given)]
     else:
         array = _object(argument, given)
@@ -186,14 +190,14 @@ def _parts(argument: str, given: Any, ids: list[Any], shared: bool) -> list[np.n
         else:
             wanted = "(T,) or (T, P)" + (f" or (T, {len(ids)}, P)" if shared else "")
             hint = "" if shared or len(ids) == 1 else f", in a list or dict of {len(ids)}"
-            raise ValueError(f"{argument}: expected shape {wanted}{hint}, got shape {array.shape}")
+            raise BadValue(f"{argument}: expected shape {wanted}{hint}, got shape {array.shape}")
     for name, part in zip(ids, parts, strict=True):
         if part.ndim not in (1, 2):
-            raise ValueError(f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T,) or (T, P)")
+            raise BadValue(f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T,) or (T, P)")
     parts = [part[:, None] if part.ndim == 1 else part for part in parts]
     for name, part in zip(ids, parts, strict=True):
         if part.shape[1] != parts[0].shape[1]:
-            raise ValueError(
+            raise BadValue(
                 f"{argument}: series {name!r} has an array of shape {part.shape}, expected (T, {parts[0].shape[1]})"
             )
     return parts
@@ -213,7 +217,7 @@ def _aligned(
     parts = _parts(argument, given, ids, shared)
     for name, part, length in zip(ids, parts, lengths, strict=True):
         if len(part) != length:
-            raise ValueError(f"{argument}: series {name!r} has {length} values and {len(part)} rows of covariates")
+            raise BadValue(f"{argument}: series {name!r} has {length} values and {len(part)} rows of covariates")
     return _stacked(argument, parts, learned)
 
 
@@ -234,12 +238,12 @@ def _static(
     if isinstance(static, Mapping):
         lost = [name for name in ids if name not in static]
         if lost:
-            raise ValueError(f"static: no entry for id {lost[0]!r}; give one for each series")
+            raise BadValue(f"static: no entry for id {lost[0]!r}; give one for each series")
         static = [static[name] for name in ids]
     array = _object("static", static)
     array = array[:, None] if array.ndim == 1 else array
     if array.ndim != 2 or len(array) != len(ids):
-        raise ValueError(f"static: expected shape ({len(ids)}, Q), one row per series, got {np.shape(static)}")
+        raise BadValue(f"static: expected shape ({len(ids)}, Q), one row per series, got {np.shape(static)}")
     return _stacked("static", [array], learned)
 
 
@@ -273,14 +277,14 @@ def future_array(future: Any, panel: Panel, horizon: int) -> np.ndarray:
     (1, 2, 1)
     """
     count, width = len(panel), len(panel.known_names)
-    if not isinstance(future, (Mapping, list, tuple)) and np.ndim(future) == 3:
+    if not isinstance(future, (Mapping, list, tuple)) and checks.axes(future) == 3:
         if len(future) != count:
-            raise ValueError(f"future: expected shape ({count}, {horizon}, {width}), got {np.shape(future)}")
+            raise BadValue(f"future: expected shape ({count}, {horizon}, {width}), got {np.shape(future)}")
         future = list(future) if count > 1 else future[0]
     parts = _parts("future", future, panel.ids, True)
     for name, part in zip(panel.ids, parts, strict=True):
         if len(part) < horizon or part.shape[1] != width:
-            raise ValueError(
+            raise BadValue(
                 f"future: series {name!r} has covariates of shape {part.shape}, expected ({horizon}, {width}): the"
                 f" {horizon} steps after its end"
             )
@@ -300,7 +304,7 @@ def split_future(future: Any, panel: Panel, horizon: int, shared: bool) -> dict[
     parts = _parts("future", future, panel.ids, shared)
     for label, part, length in zip(panel.ids, parts, panel.lengths, strict=True):
         if len(part) != length + horizon:
-            raise ValueError(
+            raise BadValue(
                 f"future: series {label!r} has {length} values, so with the horizon {length + horizon} rows of "
                 f"covariates, got {len(part)}"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, plotting
+from elman.errors import BadValue
 from elman.forecasting.engine import Engine
 from elman.forecasting.layout import naive_forecasts
 from elman.forecasting.panel import Panel
@@ -78,7 +79,7 @@ class Backtest:
             For an unknown name, or one that needs quantiles the backtest was made without.
         """
         if by not in (None, "lead", "series"):
-            raise ValueError(f"by: expected 'lead', 'series' or None, got {by!r}")
+            raise BadValue(f"by: expected 'lead', 'series' or None, got {by!r}")
         found = Scores()
         for name in names or ("mae", "rmse", "smape", "mase"):
             checks.choose("score", name, SCORES)
@@ -94,7 +95,7 @@ class Backtest:
             options["insample_scale"] = self._scales(squared=rule.squared)[self.series]
         if rule.kind != "point":
             if not self.levels or (rule.kind == "interval" and len(self.levels) < 2):
-                raise ValueError(f"score: {name!r} needs quantiles; make the backtest with quantiles=(0.1, 0.5, 0.9)")
+                raise BadValue(f"score: {name!r} needs quantiles; make the backtest with quantiles=(0.1, 0.5, 0.9)")
             if quantiles is None:
                 quantiles = np.repeat(forecast[..., None], len(self.levels), axis=-1)
             low, high = int(np.argmin(self.levels)), int(np.argmax(self.levels))
@@ -199,7 +200,7 @@ def _origins(panel: Panel, horizon: int, count: int, stride: int) -> tuple[np.nd
         starts.append(at[usable])
     series, origins = np.concatenate(rows), np.concatenate(starts)
     if not len(series):
-        raise ValueError(
+        raise BadValue(
             f"windows: the longest series has {int(panel.lengths.max())} rows, too few for a forecast of {horizon} "
             "steps with a row before it"
         )

@@ -11,6 +11,7 @@ from typing import Any, Self
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.forecasting import options as chosen
 from elman.forecasting import storage
 from elman.forecasting.columns import Columns
@@ -155,7 +156,7 @@ class Fitting:
         """
         chosen.check(self.get_params())
         if isinstance(val, str) and val not in ("auto", "last"):
-            raise ValueError(f"val: expected 'auto', 'last', None or data, got {val!r}")
+            raise BadValue(f"val: expected 'auto', 'last', None or data, got {val!r}")
         named = {k: v for k, v in (("id", id), ("time", time), ("target", target)) if v is not None}
         columns = Columns(**named)
         reader, panel = Reader.first(y, columns, past, future, static, multivariate=self.multivariate)
@@ -185,7 +186,7 @@ class Fitting:
     def _fitted(self) -> Engine:
         engine = self.__dict__.get("_engine")
         if engine is None:
-            raise ValueError("forecaster: not fitted yet; call fit(y) first")
+            raise BadValue("forecaster: not fitted yet; call fit(y) first")
         return engine
 
     @property
@@ -295,6 +296,6 @@ def _tell(panel: Panel, engine: Engine) -> None:
 
 def loud(verbose: Any) -> bool:
     """Whether to show progress; ValueError for anything but "auto", 0 and 1."""
-    if verbose not in ("auto", 0, 1):
-        raise ValueError(f"verbose: expected 'auto', 0 or 1, got {verbose!r}")
+    if not checks.named(verbose, "auto") and not (isinstance(verbose, (int, float)) and verbose in (0, 1)):
+        raise BadValue(f"verbose: expected 'auto', 0 or 1, got {verbose!r}")
     return verbose != 0

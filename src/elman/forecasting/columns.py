@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadType, BadValue
+
 if TYPE_CHECKING:
     import narwhals as nw
 
@@ -155,22 +157,22 @@ def _only(frame: nw.DataFrame[Any], argument: str, default: str, what: str, foun
     if len(found) == 1:
         return found[0]
     count = f"{len(found)} other columns hold {what}: {', '.join(map(repr, found))}" if found else f"none holds {what}"
-    raise ValueError(
+    raise BadValue(
         f"{argument}: there is no column {default!r}, and {count}; say which is meant with {argument}=. Columns:"
         f" {', '.join(map(repr, frame.columns))}"
     )
 
 
-def missing(frame: nw.DataFrame[Any], argument: str, name: Any) -> ValueError:
+def missing(frame: nw.DataFrame[Any], argument: str, name: Any) -> BadValue:
     """An error for a column that is not there."""
     near = difflib.get_close_matches(str(name), map(str, frame.columns), 1, 0.5)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    return ValueError(f"{argument}: there is no column {name!r}{hint} Columns: {', '.join(map(repr, frame.columns))}")
+    return BadValue(f"{argument}: there is no column {name!r}{hint} Columns: {', '.join(map(repr, frame.columns))}")
 
 
 def _refuse_null(argument: str, name: str, null: np.ndarray) -> None:
     if null.any():
-        raise ValueError(
+        raise BadValue(
             f"{argument}: column {name!r} has {int(null.sum())} missing values, the first in row"
             f" {int(np.argmax(null))}; drop these rows"
         )
@@ -186,12 +188,12 @@ def read_ids(name: str, series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], 
     if series.dtype in (nw.Categorical, nw.Enum):
         series = series.cast(nw.String)
     elif not (series.dtype in (nw.String, nw.Object) or series.dtype.is_integer()):
-        raise TypeError(f"id: column {name!r} is of type {series.dtype}; cast it to strings or integers")
+        raise BadType(f"id: column {name!r} is of type {series.dtype}; cast it to strings or integers")
     if series.dtype == nw.Object:
         heads, labels = np.arange(len(series)), series.to_list()
         odd = next((label for label in labels if not isinstance(label, (str, int, np.integer))), None)
         if odd is not None:
-            raise TypeError(f"id: column {name!r} holds {type(odd).__name__} {odd!r}; cast it to strings or integers")
+            raise BadType(f"id: column {name!r} holds {type(odd).__name__} {odd!r}; cast it to strings or integers")
         labels = [label if isinstance(label, str) else int(label) for label in labels]
     else:
         # Only where the id changes is it looked up: 1,000 times, not a million, in a frame sorted by id.
@@ -212,27 +214,27 @@ def read_times(name: str, series: nw.Series[Any], spec: FrameSpec | None = None)
     import narwhals as nw
 
     if series.dtype == nw.String:
-        raise TypeError(
+        raise BadType(
             f"time: column {name!r} holds strings such as {series[0]!r}; parse them, as with pandas.to_datetime"
         )
     dates = is_time(series)
     if not (dates or series.dtype.is_integer()):
-        raise TypeError(f"time: column {name!r} is of type {series.dtype}; cast it to datetimes, dates or integers")
+        raise BadType(f"time: column {name!r} is of type {series.dtype}; cast it to datetimes, dates or integers")
     _refuse_null("time", name, series.is_null().to_numpy())
     if spec is not None and dates == spec.time_type.endswith(("Int8", "Int16", "Int32", "Int64")):
-        raise TypeError(
+        raise BadType(
             f"time: column {name!r} is of type {series.dtype}, in the fit it was {spec.time_type}; give the same"
         )
     if not dates:
         values = series.to_numpy()
         if values.dtype.kind == "u" and values.max() > np.iinfo(np.int64).max:
-            raise ValueError(f"time: column {name!r} holds {values.max()}, which is beyond 64-bit integers")
+            raise BadValue(f"time: column {name!r} holds {values.max()}, which is beyond 64-bit integers")
         return Times(values.astype(np.int64), str(series.dtype))
     if series.dtype == nw.Object:
         items = series.to_list()
         odd = next((v for v in items if not isinstance(v, datetime.date) or isinstance(v, datetime.datetime)), None)
         if odd is not None:
-            raise TypeError(
+            raise BadType(
                 f"time: column {name!r} holds objects such as {odd!r}; convert it, as with pandas.to_datetime, with"
                 " utc=True for several time zones"
             )
@@ -255,7 +257,7 @@ def _datetimes(name: str, series: nw.Series[Any], spec: FrameSpec | None) -> Tim
         series = nw.from_native(series.to_native().dt.tz_convert("UTC"), series_only=True)
     if spec is not None and (zone is None) != (spec.zone is None):
         wanted = f"in the fit they had the zone {spec.zone}" if spec.zone else "in the fit they had none"
-        raise ValueError(f"time: column {name!r} has the time zone {zone}, {wanted}; give times of the same kind")
+        raise BadValue(f"time: column {name!r} has the time zone {zone}, {wanted}; give times of the same kind")
     if zone is None:
         return Times(_nanoseconds(name, series.to_numpy()), unit)
     utc = _nanoseconds(name, series.dt.convert_time_zone("UTC").dt.replace_time_zone(None).to_numpy())
@@ -292,7 +294,7 @@ def _nanoseconds(name: str, times: np.ndarray) -> np.ndarray:
     low, high = np.datetime64("1678-01-01"), np.datetime64("2262-01-01")
     if times.min() < low or times.max() >= high:
         odd = times.min() if times.min() < low else times.max()
-        raise ValueError(f"time: column {name!r} has {odd}, expected years from 1678 to 2261")
+        raise BadValue(f"time: column {name!r} has {odd}, expected years from 1678 to 2261")
     return times.astype("datetime64[ns]", copy=False)
 
 
@@ -308,7 +310,7 @@ def read_numbers(argument: str, name: str, series: nw.Series[Any]) -> np.ndarray
         null = series.is_null().to_list()
         labels = series if series.dtype == nw.Object else series.cast(nw.String)
         return [None if lost or item != item else item for lost, item in zip(null, labels.to_list(), strict=True)]
-    raise TypeError(
+    raise BadType(
         f"{argument}: column {name!r} is of type {series.dtype}; give a column of numbers, of booleans or of strings"
     )
 
@@ -320,7 +322,7 @@ def read_target(name: str, series: nw.Series[Any]) -> np.ndarray:
         wrong = [i for i, v in enumerate(values) if not (v is None or isinstance(v, (int, float, np.number)))]
         if wrong:
             item = values[wrong[0]]
-            raise TypeError(
+            raise BadType(
                 f"target: column {name!r} holds {type(item).__name__} {item!r} in row {wrong[0]}, expected numbers;"
                 " convert the column, or name another with target="
             )

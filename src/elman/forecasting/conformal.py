@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.forecasting.flat import observed
 from elman.registry import number
 
@@ -89,7 +90,7 @@ class Conformal:
             errors /= _scale(scale, len(errors))[:, None]
         counts = (~np.isnan(errors)).sum(0)
         if not counts.any():
-            raise ValueError(f"y: none of the {actual.size} values is observed, so there is no error to learn from")
+            raise BadValue(f"y: none of the {actual.size} values is observed, so there is no error to learn from")
         # NaN sorts last.
         return cls(np.sort(errors, axis=0)[: counts.max()], counts, scale is not None)
 
@@ -128,9 +129,9 @@ class Conformal:
         """
         f = checks.real_array("forecast", forecast, np.dtype(np.float64), ndim=(2,))
         if f.shape[1] > len(self.counts):
-            raise ValueError(f"forecast: expected at most {len(self.counts)} lead times, got shape {f.shape}")
+            raise BadValue(f"forecast: expected at most {len(self.counts)} lead times, got shape {f.shape}")
         if (scale is not None) != self.scaled:
-            raise ValueError(
+            raise BadValue(
                 f"scale: the errors were fitted with{'' if self.scaled else 'out'} a scale; do the same here"
             )
         half = self.half_widths(level, f.shape[1])[None, :]
@@ -148,7 +149,7 @@ class Conformal:
         """
         level = number("level", level, 0, 1, open_low=True)
         if level == 1:
-            raise ValueError("level: expected a number below 1, got 1.0; only an infinite interval always covers")
+            raise BadValue("level: expected a number below 1, got 1.0; only an infinite interval always covers")
         leads = len(self.counts)
         wanted = range(leads if horizon is None else min(checks.integer("horizon", horizon), leads))
         half, shared, short = np.empty(len(wanted)), 0, 0
@@ -198,10 +199,10 @@ class Conformal:
         """
         missing = {"residuals", "scaled"} - set(arrays)
         if missing:
-            raise ValueError(f"arrays: expected 'residuals' and 'scaled', got {sorted(arrays)}")
+            raise BadValue(f"arrays: expected 'residuals' and 'scaled', got {sorted(arrays)}")
         residuals = observed("residuals", arrays["residuals"], ndim=(2,)).astype(np.float64)
         if (residuals < 0).any():
-            raise ValueError(f"arrays: expected residuals of at least 0, got {np.nanmin(residuals)}")
+            raise BadValue(f"arrays: expected residuals of at least 0, got {np.nanmin(residuals)}")
         return cls(np.sort(residuals, axis=0), (~np.isnan(residuals)).sum(0), bool(arrays["scaled"]))
 
 
@@ -214,5 +215,5 @@ def _scale(scale: Any, count: int) -> np.ndarray:
     """`scale` as positive float64, (count,)."""
     array = checks.shaped("scale", scale, (count,), np.dtype(np.float64))
     if (array <= 0).any():
-        raise ValueError(f"scale: expected positive numbers, got {array.min():g} at index {int(array.argmin())}")
+        raise BadValue(f"scale: expected positive numbers, got {array.min():g} at index {int(array.argmin())}")
     return array

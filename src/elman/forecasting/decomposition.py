@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.forecasting.flat import observed, panel
 from elman.registry import number
 
@@ -205,9 +206,9 @@ class SeasonalPanel:
         which = np.arange(len(self)) if series is None else np.asarray(series, np.int64)
         first = self.lengths[which] if starts is None else np.asarray(starts, np.int64)
         if first.shape != which.shape or which.ndim != 1:
-            raise ValueError(f"starts: expected shape {which.shape}, one for each series, got {first.shape}")
+            raise BadValue(f"starts: expected shape {which.shape}, one for each series, got {first.shape}")
         if (first < 0).any():
-            raise ValueError(f"starts: expected steps of at least 0, got {int(first.min())}")
+            raise BadValue(f"starts: expected steps of at least 0, got {int(first.min())}")
         steps = first[:, None] + np.arange(checks.integer("count", count, 0))
         begin, end = self.rows[which, None], self.rows[which + 1, None]
         return self.patterns[np.minimum(begin + steps // self.period, end - 1), steps % self.period]
@@ -225,7 +226,7 @@ class SeasonalPanel:
         array = observed("values", values, ndim=(2,)).astype(np.float64)
         season = self.component(starts, array.shape[1], series=series)
         if len(season) != len(array):
-            raise ValueError(f"values: expected {len(season)} rows, one for each series, got shape {array.shape}")
+            raise BadValue(f"values: expected {len(season)} rows, one for each series, got shape {array.shape}")
         return array * np.exp(season) if self.multiplicative else array + season
 
 
@@ -289,7 +290,7 @@ def _fit(
     y = values.astype(np.float64)
     if multiplicative:
         if (y <= 0).any():
-            raise ValueError(
+            raise BadValue(
                 f"multiplicative: expected positive values, {int((y <= 0).sum())} of {y.size} are not, "
                 f"the first in row {int(np.argmax(y <= 0))}"
             )

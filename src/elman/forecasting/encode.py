@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadType
+
 Categories = Mapping[str, tuple[str, ...]]
 
 
@@ -53,7 +55,7 @@ def encode(
     if learned is None:
         labels = tuple(sorted(found))
     elif labels is None:
-        raise TypeError(
+        raise BadType(
             f"{argument}: column {name!r} had numbers in the fit and now has labels such as {min(found)!r}; give"
             " numbers"
         )
@@ -76,7 +78,7 @@ def _text(argument: str, name: str, item: Any) -> str | None:
         return None
     if isinstance(item, (int, float, np.number, np.bool_)):
         return str(item)
-    raise TypeError(
+    raise BadType(
         f"{argument}: column {name!r} holds {type(item).__name__} {item!r}; a covariate is a column of numbers, of"
         " booleans or of strings"
     )

@@ -7,6 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.forecasting.layout import Index, Source
 from elman.forecasting.network import make_model
 from elman.forecasting.options import Plan
@@ -61,7 +62,7 @@ class Engine:
             model.build((rows, len(plan.layout.columns)))
             wanted = plan.layout.horizon * plan.target.outputs
             if None in model.output_shape or int(np.prod(model.output_shape)) != wanted:
-                raise ValueError(
+                raise BadValue(
                     f"model: expected an output of {plan.layout.horizon} steps of {plan.target.outputs} values each, "
                     f"such as Dense({wanted}), got {model.output_shape}"
                 )
@@ -86,7 +87,7 @@ class Engine:
         index = Index(source)
         if not _learns(source):
             kept_back = f" before the last {leave}, which val keeps back" if leave else ""
-            raise ValueError(
+            raise BadValue(
                 "y: no series has a value to learn from; at least one needs an observed value after its first row"
                 f"{kept_back}"
             )
@@ -122,7 +123,7 @@ class Engine:
             )
         ]
         if not windows:
-            raise ValueError(f"val: no series goes on for {horizon} rows behind those of y; give at least the horizon")
+            raise BadValue(f"val: no series goes on for {horizon} rows behind those of y; give at least the horizon")
         # Enough of them, evenly spread.
         windows = windows[:: max(1, len(windows) // _VALIDATED)]
         series, origins = np.array(windows, np.int64).T
@@ -216,7 +217,7 @@ class Engine:
     def sample(self, source: Source, series: np.ndarray, origins: np.ndarray, count: int, seed: int) -> np.ndarray:
         """Paths (N, count, H), shared out among the members."""
         if not self.stepwise:
-            raise ValueError(
+            raise BadValue(
                 "sample: paths need a model that goes step by step; make the Forecaster with head='recursive' and a "
                 "loss such as 'normal', 'studentt', 'negbin' or 'poisson'"
             )

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 
 
 def panel(values: Any, offsets: Any = None) -> tuple[np.ndarray, np.ndarray]:
@@ -34,12 +35,12 @@ def panel(values: Any, offsets: Any = None) -> tuple[np.ndarray, np.ndarray]:
         return array, np.array([0, len(array)], np.int64)
     bounds = np.asarray(offsets)
     if bounds.dtype.kind not in "iu":
-        raise TypeError(f"offsets: expected integers, got an array of dtype {bounds.dtype}")
+        raise BadType(f"offsets: expected integers, got an array of dtype {bounds.dtype}")
     if bounds.ndim != 1 or len(bounds) < 2:
-        raise ValueError(f"offsets: expected shape (series + 1,), got {bounds.shape}")
+        raise BadValue(f"offsets: expected shape (series + 1,), got {bounds.shape}")
     bounds = bounds.astype(np.int64)
     if bounds[0] != 0 or bounds[-1] != len(array) or (np.diff(bounds) < 0).any():
-        raise ValueError(f"offsets: expected a rising list from 0 to the number of rows {len(array)}, got {bounds}")
+        raise BadValue(f"offsets: expected a rising list from 0 to the number of rows {len(array)}, got {bounds}")
     return array, bounds
 
 
@@ -48,12 +49,12 @@ def observed(argument: str, value: Any, *, ndim: tuple[int, ...]) -> np.ndarray:
     array = checks.numeric(argument, value)
     if array.ndim not in ndim:
         wanted = " or ".join(map(str, ndim))
-        raise ValueError(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
+        raise BadValue(f"{argument}: expected {wanted} axes, got {array.ndim}: shape {array.shape}")
     array = array.astype(checks.working_dtype(array) if array.dtype.kind == "f" else np.float32, copy=False)
     infinite = np.isinf(array)
     if infinite.any():
         first = tuple(int(i) for i in np.argwhere(infinite)[0])
-        raise ValueError(f"{argument}: {int(infinite.sum())} of {array.size} values are infinite, first at {first}")
+        raise BadValue(f"{argument}: {int(infinite.sum())} of {array.size} values are infinite, first at {first}")
     return array
 
 

@@ -8,6 +8,7 @@ from typing import Any, Self
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.forecasting.backtest import Backtest, backtest, refitted
 from elman.forecasting.base import Fitting, loud
 from elman.forecasting.conformal import Conformal
@@ -160,7 +161,7 @@ class Forecaster(Fitting):
         if y is None:
             for name, value in (("past", past), ("static", static)):
                 if value is not None:
-                    raise ValueError(f"{name}: belongs to other series; give y too")
+                    raise BadValue(f"{name}: belongs to other series; give y too")
             self._kept()
             return self._panel, reader.future_rows(future, self._panel, self.horizon)
         if reader.form == "frame" or future is None:
@@ -176,7 +177,7 @@ class Forecaster(Fitting):
         """The series of `fit`; ValueError for one whose rows were not saved."""
         empty = np.flatnonzero(self._panel.lengths == 0)
         if empty.size:
-            raise ValueError(
+            raise BadValue(
                 f"y: the forecaster was saved with history=False and has no rows of id {self._panel.ids[empty[0]]!r}; "
                 "give y, or update(y) first"
             )
@@ -184,7 +185,7 @@ class Forecaster(Fitting):
 
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {}
-        given = interval if isinstance(interval, str) or np.ndim(interval) else [interval]
+        given = interval if isinstance(interval, str) or checks.axes(interval) else [interval]
         for share in _fractions("interval", given, 100):
             low, high = self._around(point, 100 * share, _sizes(panel))
             values |= {f"lo{100 * share:g}": low, f"hi{100 * share:g}": high}
@@ -213,7 +214,7 @@ class Forecaster(Fitting):
     def _around(self, point: np.ndarray, level: float, sizes: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         self._fitted()
         if self._conformal is None:
-            raise ValueError("interval: call calibrate(y) first, or use predict(quantiles=...)")
+            raise BadValue("interval: call calibrate(y) first, or use predict(quantiles=...)")
         share = _fractions("interval", [level], 100)[0]
         return self._conformal.interval(point, share, sizes)
 
@@ -298,7 +299,7 @@ class Forecaster(Fitting):
         engine.plan.check(panel)
         count = checks.integer("windows", windows)
         stride = self.horizon if step is None else checks.integer("step", step)
-        none = quantiles is None or (np.ndim(quantiles) == 1 and not len(quantiles))
+        none = quantiles is None or (checks.axes(quantiles) == 1 and not len(quantiles))
         levels = [] if none else _fractions("quantiles", quantiles, 1)
         if refit is False:
             return backtest(
@@ -343,13 +344,13 @@ class Forecaster(Fitting):
 
 def _fractions(argument: str, given: Any, whole: float) -> list[float]:
     """Numbers between 0 and `whole`, as fractions of it."""
-    if isinstance(given, (str, bytes)) or np.ndim(given) != 1 or not len(given):
-        raise ValueError(f"{argument}: expected one or more numbers between 0 and {whole:g}, got {given!r}")
+    if isinstance(given, (str, bytes)) or checks.axes(given) != 1 or not len(given):
+        raise BadValue(f"{argument}: expected one or more numbers between 0 and {whole:g}, got {given!r}")
     if len({f"{v:g}" for v in given if isinstance(v, (int, float))}) < sum(isinstance(v, (int, float)) for v in given):
-        raise ValueError(f"{argument}: expected different numbers, of six digits at most, got {given!r}")
+        raise BadValue(f"{argument}: expected different numbers, of six digits at most, got {given!r}")
     found = [number(argument, v, 0, whole, open_low=True) for v in given]
     if whole in found:
-        raise ValueError(f"{argument}: expected numbers between 0 and {whole:g}, got {given!r}")
+        raise BadValue(f"{argument}: expected numbers between 0 and {whole:g}, got {given!r}")
     return [v / whole for v in found]
 
 

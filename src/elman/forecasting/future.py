@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.forecasting.columns import Columns, FrameSpec, missing, read_ids, read_times
 from elman.forecasting.encode import stack
 from elman.forecasting.panel import Panel, check_future
@@ -49,7 +50,7 @@ def future_frame(frame: Any, spec: FrameSpec, panel: Panel, horizon: int) -> np.
     table = read_frame(frame, Columns(spec.id, spec.time))
     for argument, name in (("id", spec.id), ("time", spec.time)):
         if name is not None and name not in table.columns:
-            raise ValueError(f"future: {missing(table, argument, name)}")
+            raise BadValue(f"future: {missing(table, argument, name)}")
     n = len(table)
     codes = np.zeros(n, np.int64)
     if n and spec.id is not None:
@@ -84,10 +85,10 @@ def _refuse_incomplete(counts: np.ndarray, panel: Panel, horizon: int) -> None:
     series, step = divmod(int(wrong[0]), horizon)
     when = panel.grid.show(int(panel.ends[series]) + step)
     if counts[wrong[0]]:
-        raise ValueError(
+        raise BadValue(
             f"future: {counts[wrong[0]]} rows of id {panel.ids[series]!r} at {when}; keep one row for each id and time"
         )
-    raise ValueError(
+    raise BadValue(
         f"future: {int((counts == 0).sum())} rows are missing for column"
         f"{'s' * (len(panel.known_names) > 1)} {', '.join(map(repr, panel.known_names))}, the first of id"
         f" {panel.ids[series]!r} at {when}; give the {horizon} steps after the end of each series"

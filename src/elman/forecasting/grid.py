@@ -8,6 +8,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadType, BadValue
+
 _DAY = 86_400_000_000_000
 _UNITS = (
     ("week", 7 * _DAY),
@@ -64,9 +66,9 @@ class Grid:
 
     def __post_init__(self) -> None:
         if self.kind not in KINDS:
-            raise ValueError(f"kind: unknown grid {self.kind!r}. Known: {', '.join(KINDS)}")
+            raise BadValue(f"kind: unknown grid {self.kind!r}. Known: {', '.join(KINDS)}")
         if self.step < 1:
-            raise ValueError(f"step: expected at least 1, got {self.step}")
+            raise BadValue(f"step: expected at least 1, got {self.step}")
 
     @classmethod
     def infer(cls, times: np.ndarray, offsets: np.ndarray) -> Grid:
@@ -89,7 +91,7 @@ class Grid:
         inside[cuts[(cuts > 0) & (cuts < len(times))] - 1] = False
         differences = np.diff(times.astype(np.int64))[inside]
         if not differences.size:
-            raise ValueError(
+            raise BadValue(
                 "time: no series has two rows, so the step of time cannot be told; give at least one series with two"
                 " rows or more"
             )
@@ -147,12 +149,12 @@ class Grid:
         """
         if (times.dtype.kind == "M") != self.dated:
             found, wanted = ("dates", "integers") if not self.dated else ("integers", "dates")
-            raise TypeError(f"time: got {found}, but the data of the fit have {wanted}; give {wanted}")
+            raise BadType(f"time: got {found}, but the data of the fit have {wanted}; give {wanted}")
         ticks, off = self._divide(times)
         if off.any():
             row = int(np.argmax(off))
             who = f"{label(row)} has " if label is not None else ""
-            raise ValueError(
+            raise BadValue(
                 f"time: {who}{show_time(times[row])}, which is off the grid of {self} from"
                 f" {self.show(int(ticks[row]))} ({int(off.sum())} such rows); drop these rows, or resample the series"
                 " to a regular step"
@@ -248,7 +250,7 @@ def _months(times: np.ndarray, inside: np.ndarray, step: int) -> tuple[str, int,
         return None
     ends = days == _days(months, 31)
     odd = int(np.argmax((days - _days(months, 1) != days[0] - _days(months[:1], 1)[0]) & ~(ends & ends[0])))
-    raise ValueError(
+    raise BadValue(
         f"time: rows are {Grid('months', count)} apart, but the days of the month differ, as {show_time(times[0])} and"
         f" {show_time(times[odd])}; move all to the same, or all to the last, day of the month"
     )

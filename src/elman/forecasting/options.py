@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import cells, checks
+from elman.errors import BadType, BadValue
 from elman.forecasting import layout as layouts
 from elman.forecasting.layout import Layout, Places, Source, describe
 from elman.forecasting.network import HEADS, Body
@@ -16,6 +17,7 @@ from elman.forecasting.seasons import calendar, season_lengths
 from elman.forecasting.targets import TARGETS, Target, target
 from elman.forecasting.training import Budget
 from elman.forecasting.transform import Transform
+from elman.layers.segments import MOST_LAYERS
 from elman.model import Sequential
 from elman.registry import number
 
@@ -31,11 +33,13 @@ _COUNT = 1e15
 
 def check(options: dict[str, Any]) -> None:
     """TypeError or ValueError for the first option of a Forecaster that is out of range."""
-    for name in ("horizon", "units", "layers", "batch_size", "seeds"):
+    for name in ("units", "batch_size", "seeds"):
         checks.integer(name, options[name])
+    checks.integer("horizon", options["horizon"], 1, _LONGEST)
+    checks.integer("layers", options["layers"], 1, MOST_LAYERS)
     for name in ("lookback", "segment"):
         if options[name] is not None:
-            checks.integer(name, options[name])
+            checks.integer(name, options[name], 1, _LONGEST)
     checks.integer("seed", options["seed"], 0)
     checks.choose("head", options["head"], ("auto", *HEADS))
     checks.choose("loss", options["loss"], TARGETS)
@@ -46,41 +50,41 @@ def check(options: dict[str, Any]) -> None:
         checks.choose("transform", options["transform"], ("log1p",))
     for name in ("multivariate", "residual", "deseasonalize"):
         checks.flag(name, options[name])
-    if options["calendar"] != "auto":
+    if not checks.named(options["calendar"], "auto"):
         checks.flag("calendar", options["calendar"])
     _check_season(options["season"])
     _check_quantiles(options["quantiles"])
     if not 0 <= number("dropout", options["dropout"], 0) < 1:
-        raise ValueError(f"dropout: expected a fraction from 0 to below 1, got {options['dropout']!r}")
+        raise BadValue(f"dropout: expected a fraction from 0 to below 1, got {options['dropout']!r}")
     number("learning_rate", options["learning_rate"], 0, open_low=True)
-    if options["epochs"] != "auto":
+    if not checks.named(options["epochs"], "auto"):
         number("epochs", options["epochs"], 0, open_low=True)
     cells.get(options["cell"])
     target(options["loss"], options["quantiles"])
     model = options["model"]
     if model is not None and not isinstance(model, Sequential):
-        raise TypeError(f"model: expected an elman.Sequential, got {type(model).__name__}")
+        raise BadType(f"model: expected an elman.Sequential, got {type(model).__name__}")
     if model is not None and options["head"] not in ("auto", "direct"):
-        raise ValueError(f"head: a model of your own takes the place of head={options['head']!r}; leave head='auto'")
+        raise BadValue(f"head: a model of your own takes the place of head={options['head']!r}; leave head='auto'")
     if options["scale"] == "revin":
         _check_revin(options)
 
 
 def _check_revin(options: dict[str, Any]) -> None:
     if options["loss"] not in ("mae", "mse", "huber", "quantile"):
-        raise ValueError(f"scale: 'revin' goes with the losses mae, mse, huber and quantile, not {options['loss']!r}")
+        raise BadValue(f"scale: 'revin' goes with the losses mae, mse, huber and quantile, not {options['loss']!r}")
     if options["head"] == "recursive":
-        raise ValueError("scale: 'revin' needs whole windows, not head='recursive'; use 'direct', 'segment' or 'auto'")
+        raise BadValue("scale: 'revin' needs whole windows, not head='recursive'; use 'direct', 'segment' or 'auto'")
     if options["model"] is not None:
-        raise ValueError("scale: 'revin' is a part of the forecaster's own models; use 'standard' with model=")
+        raise BadValue("scale: 'revin' is a part of the forecaster's own models; use 'standard' with model=")
 
 
 _LONGEST = 1_000_000_000
-"""Longest season that is taken."""
+"""Longest season, horizon, lookback and segment that are taken."""
 
 
 def _lengths(season: Any) -> list[Any]:
-    return list(season) if isinstance(season, (tuple, list, np.ndarray)) and np.ndim(season) else [season]
+    return list(season) if isinstance(season, (tuple, list, np.ndarray)) and checks.axes(season) else [season]
 
 
 def _check_season(season: Any) -> None:
@@ -88,15 +92,15 @@ def _check_season(season: Any) -> None:
         return
     for length in _lengths(season):
         if checks.integer("season", length) > _LONGEST:
-            raise ValueError(f"season: expected at most {_LONGEST:,} steps, got {length}")
+            raise BadValue(f"season: expected at most {_LONGEST:,} steps, got {length}")
 
 
 def _check_quantiles(quantiles: Any) -> None:
-    if isinstance(quantiles, (str, bytes)) or np.ndim(quantiles) != 1 or not len(quantiles):
-        raise ValueError(f"quantiles: expected one or more numbers between 0 and 1, got {quantiles!r}")
+    if isinstance(quantiles, (str, bytes)) or checks.axes(quantiles) != 1 or not len(quantiles):
+        raise BadValue(f"quantiles: expected one or more numbers between 0 and 1, got {quantiles!r}")
     found = [number("quantiles", q, 0, 1, open_low=True) for q in quantiles]
     if 1.0 in found or len(set(found)) < len(found):
-        raise ValueError(f"quantiles: expected different numbers between 0 and 1, got {quantiles!r}")
+        raise BadValue(f"quantiles: expected different numbers between 0 and 1, got {quantiles!r}")
 
 
 def _seasons(season: Any, panel: Panel) -> tuple[int, ...]:
@@ -150,7 +154,7 @@ class Plan:
         bad = np.flatnonzero(~np.isnan(values) & ((values < 0) | (values > _COUNT) | (values != np.floor(values))))
         if bad.size:
             who, when = panel.where(int(bad[0]))
-            raise ValueError(
+            raise BadValue(
                 f"loss: a loss of counts needs whole numbers from 0 to {_COUNT:g}, but {bad.size} values are others,"
                 f" the first of id {who!r} at {when}: {values[bad[0]]:g}; take another loss, such as 'normal'"
             )
@@ -168,9 +172,9 @@ class Plan:
     def _scale(self, options: dict[str, Any], panel: Panel) -> str:
         if self.target.counts:
             if options["scale"] not in ("auto", "mean-abs"):
-                raise ValueError(f"scale: loss={options['loss']!r} scales by the mean itself; leave scale='auto'")
+                raise BadValue(f"scale: loss={options['loss']!r} scales by the mean itself; leave scale='auto'")
             if self.transform.log or self.transform.period > 1:
-                raise ValueError(f"transform: loss={options['loss']!r} needs the counts as they are; leave it out")
+                raise BadValue(f"transform: loss={options['loss']!r} needs the counts as they are; leave it out")
             return "counts"
         if options["scale"] != "auto":
             return "none" if options["scale"] is None else options["scale"]
@@ -187,7 +191,7 @@ class Plan:
         wants = options["calendar"]
         dated = panel.grid.seconds is not None
         if wants is True and not dated:
-            raise ValueError("calendar: the data have no dates; leave calendar='auto' or give a frame with times")
+            raise BadValue("calendar: the data have no dates; leave calendar='auto' or give a frame with times")
         uses = dated and not self.few if wants == "auto" else wants
         names = calendar(panel.grid.times(np.arange(2)), panel.grid.seconds)[0] if uses else ()
         self.transform.learn(panel)
@@ -218,7 +222,7 @@ class Plan:
         elif segment is None:
             segment = _segment(self.layout, self.seasons)
         if head == "segment" and segment > self.layout.lookback:
-            raise ValueError(f"segment: {segment} steps are more than the lookback of {self.layout.lookback}")
+            raise BadValue(f"segment: {segment} steps are more than the lookback of {self.layout.lookback}")
         return Body(
             head, options["cell"], options["units"], options["layers"], options["dropout"], segment,
             self.target.outputs, options["scale"] == "revin", len(panel) if panel.channels else 0,

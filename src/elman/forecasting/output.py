@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.forecasting.columns import FrameSpec, zone_rules
 from elman.forecasting.grid import Grid
 
@@ -69,7 +70,7 @@ def to_frame(
         content["cutoff"] = _times(spec, "cutoff", grid.times(np.broadcast_to(cutoff, ticks.shape)))
     for name, array in columns.items():
         if name in content:
-            raise ValueError(f"columns: the frame already has a column {name!r}; rename that of the data")
+            raise BadValue(f"columns: the frame already has a column {name!r}; rename that of the data")
         flat = np.ascontiguousarray(np.broadcast_to(array, ticks.shape)).reshape(-1)
         content[name] = _new(spec, name, flat)
     # Not from_dict, which drops the time zone and the categories of pandas.

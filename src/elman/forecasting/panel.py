@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.forecasting.grid import Grid
 
 # Rows that filling gaps may make: below this number always, above it 50 for each given one.
@@ -161,11 +162,11 @@ class Panel:
             ("categories", self.categories, other.categories), ("multivariate", self.channels, other.channels),
         ):  # fmt: skip
             if mine != new:
-                raise ValueError(
+                raise BadValue(
                     f"{what}: the new rows have {new!r}, the data of the fit have {mine!r}; give rows of the same kind"
                 )
         if self.channels and self.ids != other.ids:
-            raise ValueError(f"y: the new rows have the channels {other.ids}, the data of the fit have {self.ids}")
+            raise BadValue(f"y: the new rows have the channels {other.ids}, the data of the fit have {self.ids}")
 
     def check(self) -> Panel:
         """The panel itself.
@@ -187,7 +188,7 @@ class Panel:
         bad = np.argwhere(~np.isfinite(self.static))
         if bad.size:
             i, j = bad[0]
-            raise ValueError(
+            raise BadValue(
                 f"static: column {self.static_names[j]!r} of id {self.ids[i]!r} is"
                 f" {'missing' if np.isnan(self.static[i, j]) else 'infinite'}; give a finite number"
             )
@@ -202,7 +203,7 @@ class Panel:
         action = "write nan where a value is missing"
         if word == "missing":
             action = "fill it, or list the column under past="
-        raise ValueError(f"{column}: {int(bad.sum())} of {len(values)} values are {word}, {first}; {action}")
+        raise BadValue(f"{column}: {int(bad.sum())} of {len(values)} values are {word}, {first}; {action}")
 
 
 def check_future(known: np.ndarray, panel: Panel) -> np.ndarray:
@@ -211,7 +212,7 @@ def check_future(known: np.ndarray, panel: Panel) -> np.ndarray:
     if bad.size:
         i, step, j = bad[0]
         word = "missing" if np.isnan(known[i, step, j]) else "infinite"
-        raise ValueError(
+        raise BadValue(
             f"future: column {panel.known_names[j]!r}: {len(bad)} values are missing or infinite, the first ({word}) of"
             f" id {panel.ids[i]!r} at {panel.grid.show(int(panel.ends[i]) + int(step))}; fill it"
         )
@@ -230,7 +231,7 @@ def check_filling(lengths: np.ndarray, rows: int, ids: Sequence[Any], grid: Grid
     total = int(lengths.astype(np.float64).sum())
     if total > max(_FREE_ROWS, _FILL * rows):
         worst = int(np.argmax(lengths))
-        raise ValueError(
+        raise BadValue(
             f"time: filling the gaps would make {total:,} rows of {rows:,}, most of them in id {ids[worst]!r}, which"
             f" spans {int(lengths[worst]):,} steps of {grid}; correct its times, or resample the series to a longer"
             " step"

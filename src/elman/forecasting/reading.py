@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
+from elman.errors import BadType, BadValue
 from elman.forecasting import arrays, tables
 from elman.forecasting.columns import Columns, FrameSpec
 from elman.forecasting.panel import Panel
@@ -39,7 +41,7 @@ class Reader:
             panel = arrays.from_arrays(y, multivariate, past, future, static)
             return cls(_form(y), multivariate), _with_channels(panel)
         if multivariate:
-            raise ValueError("multivariate: a frame holds one series per id; give an array (T, channels)")
+            raise BadValue("multivariate: a frame holds one series per id; give an array (T, channels)")
         named = (() if names is None else names for names in (past, future, static))
         panel, spec, ignored = tables.from_frame(y, columns, *named)
         if ignored:
@@ -54,16 +56,16 @@ class Reader:
         framed = tables.is_frame(y)
         if framed != (self.form == "frame"):
             known = "a frame" if self.form == "frame" else "arrays"
-            raise TypeError(f"y: the forecaster was fitted to {known}, got {type(y).__name__}; give the same kind")
+            raise BadType(f"y: the forecaster was fitted to {known}, got {type(y).__name__}; give the same kind")
         if framed:
             return tables.from_frame_like(y, like, self.spec).panel
         panel = _with_channels(arrays.from_arrays(y, self.multivariate, past, future, static, like=like))
         if panel.channels and panel.ids != like.ids:
-            raise ValueError(f"y: the forecaster knows {len(like)} channels, got {len(panel)}")
+            raise BadValue(f"y: the forecaster knows {len(like)} channels, got {len(panel)}")
         for argument, kind in (("past", "past"), ("future", "known"), ("static", "static")):
             wanted, got = (getattr(p, f"{kind}_names") for p in (like, panel))
             if wanted != got:
-                raise ValueError(
+                raise BadValue(
                     f"{argument}: the forecaster was fitted with {len(wanted)} such covariates, got {len(got)}"
                 )
         return panel
@@ -71,7 +73,7 @@ class Reader:
     def validation(self, later: Any, past: Any, future: Any, static: Any, panel: Panel) -> Panel:
         """Later data as a panel, whose covariates are columns of its frame."""
         if self.form != "frame" and (past is not None or future is not None):
-            raise ValueError("val: arrays with covariates cannot be validated on; give frames, or val='last'")
+            raise BadValue("val: arrays with covariates cannot be validated on; give frames, or val='last'")
         return self.read(later, None, None, static, panel)
 
     def read_ahead(
@@ -79,7 +81,7 @@ class Reader:
     ) -> tuple[Panel, np.ndarray]:
         """Arrays with covariates of T + H rows, known ahead: a panel, and the covariates behind it (S, H, K)."""
         if tables.is_frame(y):
-            raise TypeError(f"y: the forecaster was fitted to arrays, got {type(y).__name__}; give the same kind")
+            raise BadType(f"y: the forecaster was fitted to arrays, got {type(y).__name__}; give the same kind")
         panel = arrays.from_arrays(y, self.multivariate)
         shared = isinstance(y, np.ndarray) and y.ndim == 2
         parts = arrays.split_future(future, panel, horizon, shared)
@@ -94,11 +96,11 @@ class Reader:
         """Known covariates of the horizon behind each series, (S, H, K); None where there are none."""
         if not panel.known_names:
             if future is not None:
-                raise ValueError("future: the forecaster was fitted without covariates that are known ahead")
+                raise BadValue("future: the forecaster was fitted without covariates that are known ahead")
             return None
         if future is None:
             names = ", ".join(map(repr, panel.known_names))
-            raise ValueError(
+            raise BadValue(
                 f"future: the forecaster was fitted with {names}, known ahead; give the next {horizon} steps of them"
             )
         if self.form != "frame":
@@ -106,7 +108,7 @@ class Reader:
         from elman.forecasting.future import future_frame
 
         if not tables.is_frame(future):
-            raise TypeError(f"future: expected a frame with {', '.join(map(repr, panel.known_names))}, got "
+            raise BadType(f"future: expected a frame with {', '.join(map(repr, panel.known_names))}, got "
                             f"{type(future).__name__}")  # fmt: skip
         return future_frame(future, self.spec, panel, horizon)
 
@@ -170,7 +172,7 @@ def _form(y: Any) -> str:
         return "dict"
     if isinstance(y, (list, tuple)) and any(arrays.nested(v) for v in y):
         return "list"
-    return "vector" if np.ndim(y) == 1 else "matrix"
+    return "vector" if checks.axes(y) == 1 else "matrix"
 
 
 def _with_channels(panel: Panel) -> Panel:

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.forecasting.flat import observed, owners, panel
 from elman.registry import number
 
@@ -206,15 +207,15 @@ def score(
     f = _forecast(row.kind, forecast, actual.shape[:2], len(levels))
     if row.needs == "level":
         if level is None:
-            raise ValueError(f"level: {name} needs the nominal coverage of the intervals, between 0 and 1")
+            raise BadValue(f"level: {name} needs the nominal coverage of the intervals, between 0 and 1")
         level = _inside("level", level)
     scale = None
     if row.needs == "insample_scale":
         if insample_scale is None:
-            raise ValueError(f"insample_scale: {name} needs one number per row of y, got None")
+            raise BadValue(f"insample_scale: {name} needs one number per row of y, got None")
         scale = checks.numeric("insample_scale", insample_scale).astype(np.float64)
         if scale.shape != actual.shape[:1]:
-            raise ValueError(f"insample_scale: expected shape {actual.shape[:1]}, got {scale.shape}")
+            raise BadValue(f"insample_scale: expected shape {actual.shape[:1]}, got {scale.shape}")
         scale = np.where((scale > 0) & np.isfinite(scale), scale, np.nan)[:, None, None]
     terms = row.terms(actual, f, scale, levels, level).mean(2)
     return _gathered(row, terms, np.abs(actual[..., 0]), axis)
@@ -243,16 +244,16 @@ def _inside(argument: str, value: Any) -> float:
     """`value` as a float between 0 and 1, both excluded."""
     inside = number(argument, value, 0, 1, open_low=True)
     if inside == 1:
-        raise ValueError(f"{argument}: expected a number below 1, got {inside}")
+        raise BadValue(f"{argument}: expected a number below 1, got {inside}")
     return inside
 
 
 def _quantiles(name: str, quantiles: Any) -> np.ndarray:
     if quantiles is None:
-        raise ValueError(f"quantiles: {name} needs the quantiles of the forecast's last axis, got None")
+        raise BadValue(f"quantiles: {name} needs the quantiles of the forecast's last axis, got None")
     levels = checks.real_array("quantiles", quantiles, np.dtype(np.float64), ndim=(1,))
     if not ((levels > 0) & (levels < 1)).all():
-        raise ValueError(f"quantiles: expected numbers between 0 and 1, got {levels.tolist()}")
+        raise BadValue(f"quantiles: expected numbers between 0 and 1, got {levels.tolist()}")
     return levels
 
 
@@ -262,7 +263,7 @@ def _forecast(kind: str, forecast: Any, shape: tuple[int, ...], count: int) -> n
     f = checks.shaped("forecast", forecast, wanted, np.dtype(np.float64))
     if kind == "interval" and (f[..., 0] > f[..., 1]).any():
         first = tuple(int(i) for i in np.argwhere(f[..., 0] > f[..., 1])[0])
-        raise ValueError(f"forecast: expected low <= high, got {f[first].tolist()} at {first}")
+        raise BadValue(f"forecast: expected low <= high, got {f[first].tolist()} at {first}")
     return f[..., None] if kind == "point" else f
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 from elman.forecasting.flat import panel
 from elman.registry import number
 
@@ -245,9 +246,9 @@ def calendar(times: Any, seconds: float) -> tuple[tuple[str, ...], np.ndarray]:
     """
     t = np.asarray(times)
     if t.dtype.kind != "M" or t.ndim != 1:
-        raise TypeError(f"times: expected datetime64 of shape (n,), got dtype {t.dtype} and shape {t.shape}")
+        raise BadType(f"times: expected datetime64 of shape (n,), got dtype {t.dtype} and shape {t.shape}")
     if np.isnat(t).any():
-        raise ValueError(f"times: {int(np.isnat(t).sum())} of {len(t)} are NaT")
+        raise BadValue(f"times: {int(np.isnat(t).sum())} of {len(t)} are NaT")
     seconds = number("seconds", seconds, 0, open_low=True)
     days = t.astype("datetime64[D]")
     parts: dict[str, np.ndarray] = {}

@@ -10,6 +10,7 @@ import pandas as pd
 from sktime.datatypes import update_data
 from sktime.forecasting.base import BaseForecaster, ForecastingHorizon
 
+from elman.errors import BadValue
 from elman.forecasting.forecaster import Forecaster
 
 _OWN = ("update_epochs",)
@@ -167,7 +168,7 @@ class ElmanForecaster(BaseForecaster):
         """What `elman.Forecaster.predict` gives for the steps of `fh`, from the rows up to the cutoff."""
         steps, horizon = self._steps(fh), self.forecaster_.horizon
         if steps.max() > horizon:
-            raise ValueError(f"fh: {steps.max()} steps ahead, but the forecaster was made with horizon={horizon}")
+            raise BadValue(f"fh: {steps.max()} steps ahead, but the forecaster was made with horizon={horizon}")
         # `update_predict` puts the cutoff back behind rows that are known.
         y = self._cur_y[self._cur_y.index <= self.cutoff[0]]
         future = None
@@ -175,7 +176,7 @@ class ElmanForecaster(BaseForecaster):
             ahead = ForecastingHorizon(np.arange(1, horizon + 1), freq=fh.freq).to_absolute_index(self.cutoff)
             needed = ahead[: steps.max()]
             if not needed.isin(X.index).all():
-                raise ValueError(f"X: no row for {needed[~needed.isin(X.index)][0]}; give all up to {needed[-1]}")
+                raise BadValue(f"X: no row for {needed[~needed.isin(X.index)][0]}; give all up to {needed[-1]}")
             at = np.maximum.accumulate(X.index.get_indexer(ahead))
             future = _covariates(X.iloc[at], ahead)
         found = self.forecaster_.predict(_frame(y, self._cur_X), future=future, **asked)

@@ -10,6 +10,8 @@ import numpy as np
 
 from elman import archive, checks
 from elman.cells import CELLS, Cell
+from elman.errors import BadFile, BadValue
+from elman.forecasting.coherence import check_panel, check_plan
 from elman.forecasting.conformal import Conformal
 from elman.forecasting.engine import Engine
 from elman.forecasting.grid import Grid
@@ -22,6 +24,7 @@ from elman.forecasting.targets import target
 from elman.forecasting.training import Budget
 from elman.forecasting.transform import Transform
 from elman.model import Sequential
+from elman.parameters import at_most
 
 KIND = "Forecaster"
 
@@ -57,7 +60,7 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
     if isinstance(params["cell"], Cell):
         if CELLS.get(params["cell"].name) is not params["cell"]:
             name = params["cell"].name
-            raise ValueError(f"cell: {name!r} is not registered; call elman.cells.register(cell) to save it")
+            raise BadValue(f"cell: {name!r} is not registered; call elman.cells.register(cell) to save it")
         params["cell"] = params["cell"].name
     params["model"] = None if params["model"] is None else params["model"].get_config()
     header = {
@@ -100,6 +103,7 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
         target=header["target"],
         given=arrays.get("given"),
     )
+    check_panel(panel)
     plan = Plan.__new__(Plan)
     plan.layout, plan.body = Layout.from_config(header["layout"]), Body(**header["body"])
     plan.budget = Budget(**header["budget"])
@@ -108,18 +112,21 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     plan.seasons, plan.few = tuple(header["seasons"]), header["few"]
     plan.target = target(forecaster.loss, forecaster.quantiles)
     members = sum(name.endswith("/parameters") for name in arrays)
-    engine = Engine(plan, header["seed"], members, forecaster.model)
+    sizes = [arrays[f"member/{k}/parameters"].size for k in range(members)]
+    check_plan(plan, forecaster.get_params(), panel, max(sizes))
+    with at_most(2 * max(sizes)):
+        engine = Engine(plan, checks.integer("seed", header["seed"], 0), members, forecaster.model)
     engine.history = header["history"]
     for k, model in enumerate(engine.members):
         values, model._draws = arrays[f"member/{k}/parameters"], int(header["draws"][k])
         if values.shape != model._vector.values.shape:
-            raise ValueError(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
+            raise BadValue(f"member {k} has {values.size} parameters, expected {model._vector.values.size}")
         model._vector.values[:] = values
         model._ready_optimizer()
         model.optimizer.set_state(_under(f"member/{k}/optimizer/", arrays))
     found = _under("conformal/", arrays)
     forecaster._reader, forecaster._panel, forecaster._engine = Reader.from_config(header["reader"]), panel, engine
-    forecaster._trained_until = arrays["trained_until"]
+    forecaster._trained_until = arrays["trained_until"].astype(np.int64).reshape(len(panel))
     forecaster._conformal = Conformal.from_arrays(found) if found else None
 
 
@@ -134,10 +141,13 @@ def load(cls: type, path: str | os.PathLike[str]) -> Any:
     header, arrays = archive.read(path, KIND)
     try:
         params = dict(header["params"])
-        params["model"] = None if params["model"] is None else Sequential.from_config(params["model"])
+        with at_most(sum(a.size for a in arrays.values())):
+            params["model"] = None if params["model"] is None else Sequential.from_config(params["model"])
         params["quantiles"] = tuple(params["quantiles"])
         forecaster = cls(**params)
         restore(forecaster, header, arrays)
-    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-        raise ValueError(f"path: {os.fspath(path)!r} does not describe a forecaster ({error})") from error
+    except MemoryError:
+        raise
+    except Exception as error:  # a description may be anything
+        raise BadFile(f"path: {os.fspath(path)!r} does not describe a forecaster ({error})") from error
     return forecaster

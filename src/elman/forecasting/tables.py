@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadType, BadValue
 from elman.forecasting.columns import (
     Columns,
     FrameSpec,
@@ -145,11 +146,11 @@ def from_frame_like(frame: Any, panel: Panel, spec: FrameSpec) -> Table:
 
 def _names(argument: str, names: Sequence[str] | str) -> tuple[str, ...]:
     if not isinstance(names, (str, list, tuple)):
-        raise TypeError(f"{argument}: expected names of columns, got {type(names).__name__}")
+        raise BadType(f"{argument}: expected names of columns, got {type(names).__name__}")
     found = (names,) if isinstance(names, str) else tuple(names)
     odd = next((name for name in found if not isinstance(name, str)), None)
     if odd is not None:
-        raise TypeError(f"{argument}: expected names of columns, got {type(odd).__name__} {odd!r}")
+        raise BadType(f"{argument}: expected names of columns, got {type(odd).__name__} {odd!r}")
     return found
 
 
@@ -161,7 +162,7 @@ def _distinct(columns: Columns, names: dict[str, tuple[str, ...]]) -> None:
         if name is None:
             continue
         if name in roles:
-            raise ValueError(f"{argument}: column {name!r} is already given as {roles[name]}=; name it once")
+            raise BadValue(f"{argument}: column {name!r} is already given as {roles[name]}=; name it once")
         roles[name] = argument
 
 
@@ -177,10 +178,10 @@ def read_frame(frame: Any, columns: Columns) -> nw.DataFrame[Any]:
         table = table.collect() if isinstance(table, nw.LazyFrame) else table
         names = table.columns
     except nw.exceptions.DuplicateError as error:
-        raise ValueError(f"y: the frame has columns of the same name; rename them ({error})") from None
+        raise BadValue(f"y: the frame has columns of the same name; rename them ({error})") from None
     odd = next((name for name in names if not isinstance(name, str)), None)
     if odd is not None:
-        raise ValueError(f"y: the frame has a column with the name {odd!r}, expected strings; rename it")
+        raise BadValue(f"y: the frame has a column with the name {odd!r}, expected strings; rename it")
     return table
 
 
@@ -227,7 +228,7 @@ def _panel(
 ) -> Table:
     n = len(table)
     if n == 0:
-        raise ValueError("y: the frame has no rows")
+        raise BadValue("y: the frame has no rows")
     codes, ids, id_type = np.zeros(n, np.int64), [0], "Int64"
     if columns.id is not None:
         codes, ids, id_type = read_ids(columns.id, table[columns.id])
@@ -305,13 +306,13 @@ def _refuse_repeated(
     same = int(((codes == codes[row]) & (times == times[row])).sum())
     repeated = int((~later).sum())
     if columns.id is not None:
-        raise ValueError(
+        raise BadValue(
             f"time: {repeated} rows repeat the id and time of another, the first are {same} rows of id"
             f" {ids[codes[row]]!r} at {show_time(times[row])}; keep one row for each"
         )
     others = [name for name in table.columns if name not in (columns.time, columns.target)]
     hint = f" (columns that may say: {', '.join(map(repr, others))})" if others else ""
-    raise ValueError(
+    raise BadValue(
         f"time: {repeated} rows repeat the time of another, the first are {same} rows at {show_time(times[row])}; if"
         f" the frame holds several series, say which column tells them apart with id={hint}; if not, keep one row for"
         " each"
@@ -328,7 +329,7 @@ def _constant(layout: _Layout, ids: list[Any], names: Sequence[str], columns: np
         varies = (column != mine) & ~(np.isnan(column) & np.isnan(mine))
         if varies.any():
             who = ids[int(np.searchsorted(layout.heads, np.argmax(varies), "right")) - 1]
-            raise ValueError(
+            raise BadValue(
                 f"static: column {name!r} is not constant within id {who!r}; list it under past= or future=, or make it"
                 " constant"
             )

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from elman import losses
+from elman.errors import BadValue
 from elman.loss import Loss
 from elman.losses import Likelihood
 
@@ -39,14 +40,14 @@ class Target(ABC):
 
     def quantiles(self, out: np.ndarray, levels: Sequence[float]) -> np.ndarray:
         """Quantiles (N, H, Q), ascending; ValueError for losses that give none."""
-        raise ValueError(
+        raise BadValue(
             "quantiles: a model trained with this loss forecasts single numbers; use loss='quantile', 'normal', "
             "'studentt', 'negbin' or 'poisson', or calibrate() and predict(interval=...)"
         )
 
     def sample(self, out: np.ndarray, rng: np.random.Generator) -> np.ndarray:
         """One draw per step, (N, H); ValueError for losses that have no distribution."""
-        raise ValueError("sample: needs loss='normal', 'studentt', 'negbin' or 'poisson'")
+        raise BadValue("sample: needs loss='normal', 'studentt', 'negbin' or 'poisson'")
 
 
 class Point(Target):
@@ -75,7 +76,7 @@ class Quantiles(Target):
         low, high = self.levels.min(), self.levels.max()
         outside = [q for q in levels if not low - _NEAR <= q <= high + _NEAR]
         if outside:
-            raise ValueError(
+            raise BadValue(
                 f"quantiles: the model knows those from {low:g} to {high:g}, not {outside[0]:g}; make the Forecaster "
                 f"with quantiles=(..., {outside[0]:g})"
             )

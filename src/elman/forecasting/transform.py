@@ -7,6 +7,8 @@ from typing import Any
 
 import numpy as np
 
+from elman import checks
+from elman.errors import BadValue
 from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
 
@@ -55,7 +57,7 @@ class Transform:
             bad = np.flatnonzero(panel.values <= -1)
         if bad.size:
             label, when = panel.where(int(bad[0]))
-            raise ValueError(
+            raise BadValue(
                 f"transform: log1p needs values above -1, but {bad.size} are not, the first of id {label!r} at {when}: "
                 f"{panel.values[bad[0]]:g}; leave transform=None"
             )
@@ -89,7 +91,9 @@ class Transform:
     @classmethod
     def from_state(cls, config: dict[str, Any], arrays: dict[str, np.ndarray]) -> Transform:
         """The transform that `state` described."""
-        period = config["period"]
+        period = checks.integer("period", config["period"])
+        if arrays["patterns"].ndim != 2 or arrays["patterns"].shape[1] != period or (arrays["counts"] < 1).any():
+            raise BadValue(f"patterns: expected seasons of {period} steps, got {arrays['patterns'].shape}")
         parts = np.split(arrays["patterns"], np.cumsum(arrays["counts"])[:-1]) if config["ids"] else []
         known = {
             label: (Seasonal(period, False, part), int(first))

@@ -14,6 +14,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from elman import registry
+from elman.errors import BadType, BadValue
 from elman.initializers.base import Initializer, fans
 from elman.initializers.plain import (
     Constant,
@@ -72,7 +73,7 @@ class _Custom(Initializer):
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         values = np.array(self.function(shape, np.dtype(np.float64)), dtype=np.float64)  # a copy: callers write into it
         if values.shape != shape:
-            raise ValueError(f"initializer: {self.function!r} gave shape {values.shape}, expected {shape}")
+            raise BadValue(f"initializer: {self.function!r} gave shape {values.shape}, expected {shape}")
         return values
 
 
@@ -163,7 +164,7 @@ def serialize(initializer: Initializer) -> dict[str, Any]:
     {'class_name': 'Constant', 'config': {'value': 1.0}}
     """
     if isinstance(initializer, _Custom):
-        raise TypeError(f"initializer: {initializer.function!r} is a function of yours and has no saved form")
+        raise BadType(f"initializer: {initializer.function!r} is a function of yours and has no saved form")
     if not isinstance(initializer, Initializer):
-        raise TypeError(f"initializer: expected an Initializer, got {type(initializer).__name__}")
+        raise BadType(f"initializer: expected an Initializer, got {type(initializer).__name__}")
     return registry.serialize(initializer)

@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from elman.errors import BadType, BadValue
+
 
 def fans(shape: Sequence[int]) -> tuple[int, int]:
     """Numbers of inputs and outputs that a weight of `shape` connects.
@@ -75,7 +77,7 @@ class Initializer(ABC):
             If `shape` holds anything but integers >= 0, or does not suit the rule.
         """
         if not isinstance(rng, np.random.Generator):
-            raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
+            raise BadType(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
         shape = _checked_shape(shape)
         return np.ascontiguousarray(self.draw(shape, rng), dtype=dtype).reshape(shape)
 
@@ -98,7 +100,7 @@ def _checked_shape(shape: Sequence[int]) -> tuple[int, ...]:
     try:
         axes = tuple(shape)
     except TypeError:
-        raise ValueError(f"shape: expected a sequence of integers, got {shape!r}") from None
+        raise BadValue(f"shape: expected a sequence of integers, got {shape!r}") from None
     if not all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) and n >= 0 for n in axes):
-        raise ValueError(f"shape: expected integers >= 0, got {shape!r}")
+        raise BadValue(f"shape: expected integers >= 0, got {shape!r}")
     return tuple(int(n) for n in axes)

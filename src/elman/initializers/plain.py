@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.initializers.base import Initializer, store
 from elman.registry import number
 
@@ -98,7 +99,7 @@ class Identity(Initializer):
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         if len(shape) != 2:
-            raise ValueError(f"shape: Identity makes matrices and needs 2 axes, got shape {shape}")
+            raise BadValue(f"shape: Identity makes matrices and needs 2 axes, got shape {shape}")
         return self.gain * np.eye(*shape)
 
 
@@ -153,7 +154,7 @@ class RandomUniform(Initializer):
     def __post_init__(self) -> None:
         store(self, minval=number("minval", self.minval, -math.inf), maxval=number("maxval", self.maxval, -math.inf))
         if self.minval > self.maxval:
-            raise ValueError(f"maxval: must not be below minval={self.minval}, got {self.maxval}")
+            raise BadValue(f"maxval: must not be below minval={self.minval}, got {self.maxval}")
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         return rng.uniform(self.minval, self.maxval, shape)
@@ -220,7 +221,7 @@ class Orthogonal(Initializer):
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         if len(shape) < 2:
-            raise ValueError(f"shape: Orthogonal makes matrices and needs at least 2 axes, got shape {shape}")
+            raise BadValue(f"shape: Orthogonal makes matrices and needs at least 2 axes, got shape {shape}")
         rows, columns = math.prod(shape[:-1]), shape[-1]
         q = _orthonormal(rng.standard_normal((max(rows, columns), min(rows, columns))).T.copy())
         return self.gain * (q.T if rows >= columns else q)
@@ -276,7 +277,7 @@ class OrthogonalPerGate(Initializer):
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
         if len(shape) != 2 or not all(shape) or shape[1] % shape[0]:
-            raise ValueError(f"shape: OrthogonalPerGate makes recurrent kernels (H, gates * H), got shape {shape}")
+            raise BadValue(f"shape: OrthogonalPerGate makes recurrent kernels (H, gates * H), got shape {shape}")
         block = Orthogonal(self.gain)
         return np.concatenate([block.draw((shape[0], shape[0]), rng) for _ in range(shape[1] // shape[0])], axis=1)
 

@@ -53,7 +53,8 @@ def _forward(x, gamma, beta, epsilon, lo, hi, moments, y):
         for j in range(even, width):
             e = x[i, j] - mean
             a += e * e
-        r = 1.0 / np.sqrt(((a + b) + (c + d)) / size + epsilon)
+        variance = ((a + b) + (c + d)) / size + epsilon
+        r = 1.0 / np.sqrt(variance) + (variance - variance)  # NaN, not 0, where it overflows
         moments[i, 0], moments[i, 1] = mean, r
         for j in range(np.uint64(0), width):
             y[i, j] = kind(gamma[j] * ((x[i, j] - mean) * r) + beta[j])

@@ -61,6 +61,14 @@ def layout(tensors: list[tuple[int, int]], per_tensor: bool) -> Layout:
     return Layout(runs, chunks, np.empty(len(cuts), np.int64), pieces, groups, np.empty(groups.size - 1))
 
 
+LARGEST = {4: 2.0**54, 8: 2.0**502}
+"""By bytes of the float type: gradients from here on are refused by what keeps squares of them. The sum of a million
+squares would overflow: an infinite one ends all learning in silence, or makes parameters NaN."""
+
+# Below it, in float32, no square of a sum can come from a value beyond LARGEST.
+_SAFE = 2.0**107
+
+
 def update_function(python: Callable[..., None]) -> Function:
     """Make an update reachable by address."""
     return Function(
@@ -257,18 +265,18 @@ def average(p, g, slots, hyper, lo, hi):
 
 
 @helper
-def _bad(g, lo, hi):
-    """How many of the values from lo to hi are NaN or infinite.
+def _bad(g, lo, hi, most):
+    """How many of the values from lo to hi are NaN, or not smaller than `most` in size.
 
-    A sum is finite only if every term is; where it is not, perhaps by overflow, the values are looked at one by one.
+    A sum of squares is far below overflow only if every term is; where it is not, the values are looked at one by one.
     """
     total = g.dtype.type(0)
     for k in range(lo, hi):
-        total += g[k]
+        total += g[k] * g[k]
     count = 0
-    if not np.abs(total) < np.inf:
+    if not total < g.dtype.type(_SAFE):
         for k in range(lo, hi):
-            count += 0 if np.abs(g[k]) < np.inf else 1
+            count += 0 if np.abs(g[k]) < most else 1
     return count
 
 
@@ -277,18 +285,18 @@ def _bad_pieces(g, pieces, first, last):
     """How many of the values in the pieces from first to last are NaN or infinite."""
     count = 0
     for j in range(first, last):
-        count += _bad(g, np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1]))
+        count += _bad(g, np.uint64(pieces[j, 0]), np.uint64(pieces[j, 1]), np.inf)
     return count
 
 
 @Entry
-def step(update, decay, p, g, slots, hyper, chunks, bad):
-    """Weight decay, where there is any, and the update, in place; False and nothing done if a gradient is not finite.
+def step(update, decay, p, g, slots, hyper, chunks, bad, most):
+    """Weight decay, where there is any, and the update, in place; False and nothing done if a gradient is too large.
 
-    `bad` (chunks,) is scratch.
+    Gradients must be smaller than `most` in size, which may be infinity; NaN never is. `bad` (chunks,) is scratch.
     """
     for c in prange(bad.size):
-        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
+        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]), most)
     count = 0
     for c in range(bad.size):
         count += bad[c]
@@ -313,7 +321,7 @@ def each(function, p, g, slots, hyper, chunks):
 def finite(g, chunks, bad):
     """False if a value in a chunk is NaN or infinite; `bad` (chunks,) is scratch."""
     for c in prange(bad.size):
-        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
+        bad[c] = _bad(g, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]), np.inf)
     count = 0
     for c in range(bad.size):
         count += bad[c]

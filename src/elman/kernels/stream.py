@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman.errors import BadType
 from elman.jit import (
     DISABLED,
     Function,
@@ -371,7 +372,7 @@ def _twin(python: Callable[[Any, Any], int], tokens: bool) -> Callable[[Any, Any
         else:
             known = isinstance(x, np.ndarray) and x.dtype in (np.float32, np.float64) and x.flags.c_contiguous
         if not known or np.ndim(x) > 2 - tokens:
-            raise TypeError(f"no function for {type(x).__name__}")
+            raise BadType(f"no function for {type(x).__name__}")
         return python(x, place)
 
     return step

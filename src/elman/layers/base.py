@@ -12,6 +12,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells import CELLS, Cell
+from elman.errors import BadValue, ElmanError
 from elman.masks import step_mask
 from elman.parameters import ParameterVector, Spec
 
@@ -53,7 +54,7 @@ class Layer(ABC):
         super().__init_subclass__(**kwargs)
         taken = LAYERS.get(cls.__name__)
         if taken is not None and taken.__module__ != cls.__module__:
-            raise ValueError(
+            raise BadValue(
                 f"layer: a class {cls.__name__!r} exists in {taken.__module__}, and saved models find layers by name; "
                 "choose another name"
             )
@@ -61,7 +62,7 @@ class Layer(ABC):
 
     def __post_init__(self) -> None:
         if self.name is not None and (not isinstance(self.name, str) or not self.name):
-            raise ValueError(f"name: expected a non-empty string, got {self.name!r}")
+            raise BadValue(f"name: expected a non-empty string, got {self.name!r}")
         self.trainable = checks.flag("trainable", self.trainable)
         self.mask: np.ndarray | None = None  # (B, T), True: use the step; of the next forward's x
         self.key, self.draw = 0, 0  # random numbers of a training forward are a function of these two
@@ -202,9 +203,16 @@ def serialize(layer: Layer) -> dict[str, Any]:
 
 
 def deserialize(description: dict[str, Any]) -> Layer:
-    """The layer that `serialize` described; ValueError for an unknown class."""
-    name = checks.choose("layer", description["class_name"], LAYERS)
-    return LAYERS[name].from_config(description["config"])
+    """The layer that `serialize` described; ValueError for an unknown class, or a configuration that does not fit."""
+    if not isinstance(description, dict) or not isinstance(description.get("config"), dict):
+        raise BadValue(f"layer: expected a dict with 'class_name' and 'config', got {description!r}")
+    name, config = checks.choose("layer", description.get("class_name"), LAYERS), description["config"]
+    try:
+        return LAYERS[name].from_config(config)
+    except TypeError as error:
+        if isinstance(error, ElmanError):
+            raise
+        raise BadValue(f"layer: config {config!r} does not fit {name}: {error}") from None
 
 
 _OPTIONS = {
@@ -219,7 +227,7 @@ def _plain(value: Any) -> Any:
         return serialize(value)
     if isinstance(value, Cell):
         if CELLS.get(value.name) is not value:
-            raise ValueError(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
+            raise BadValue(f"cell: {value.name!r} is not registered; call elman.cells.register(cell) to save it")
         return value.name
     for base, module in _OPTIONS.items():
         if isinstance(value, base):
@@ -233,7 +241,7 @@ def check_shape(argument: str, shape: tuple[int, ...], expected: Shape, given: t
     """ValueError unless `shape` agrees with `expected`, where None stands for any length; it names `given`."""
     if len(shape) != len(expected) or any(e is not None and s != e for s, e in zip(shape, expected, strict=True)):
         got = display(shape) if given is None else given
-        raise ValueError(f"{argument} expected shape {display(expected)}, got {got} (the first axis is the batch)")
+        raise BadValue(f"{argument} expected shape {display(expected)}, got {got} (the first axis is the batch)")
 
 
 def display(shape: Shape) -> str:
@@ -243,9 +251,9 @@ def display(shape: Shape) -> str:
 
 def assign(targets: Sequence[np.ndarray], weights: Sequence[np.ndarray]) -> None:
     """Copy `weights` into `targets` after checking number, shapes and finiteness of all."""
-    weights = list(weights)
+    weights = checks.entries("weights", weights)
     if len(weights) != len(targets):
-        raise ValueError(f"weights: expected {len(targets)} arrays, got {len(weights)}")
+        raise BadValue(f"weights: expected {len(targets)} arrays, got {len(weights)}")
     checked = [
         np.array(checks.shaped(f"weights[{k}]", w, t.shape, t.dtype))  # copies: they may be views of the targets
         for k, (w, t) in enumerate(zip(weights, targets, strict=True))

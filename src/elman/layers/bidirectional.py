@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 from elman.layers.base import Layer, Shape, Views, deserialize
 from elman.layers.recurrent import RNN
 from elman.masks import step_mask
@@ -83,13 +84,13 @@ class Bidirectional(Layer):
             second = _recurrent("backward_layer", self.backward_layer)
         self.layer, self.backward_layer = _copy(first, "forward_"), _copy(second, "backward_")
         if first.go_backwards == second.go_backwards:
-            raise ValueError(f"backward_layer: both layers have go_backwards={first.go_backwards}; they must differ")
+            raise BadValue(f"backward_layer: both layers have go_backwards={first.go_backwards}; they must differ")
         for option in ("return_sequences", "return_state"):
             values = getattr(first, option), getattr(second, option)
             if values[0] != values[1]:
-                raise ValueError(f"backward_layer: {option} is {values[1]}, that of layer {values[0]}; expected equal")
+                raise BadValue(f"backward_layer: {option} is {values[1]}, that of layer {values[0]}; expected equal")
         if self.merge_mode not in ("concat", None) and first.units != second.units:
-            raise ValueError(
+            raise BadValue(
                 f"backward_layer: merge_mode={self.merge_mode!r} takes equal units, got {first.units}, {second.units}"
             )
         self.backward_layer.key = 1  # other noise than the forward layer's, outside models too
@@ -114,7 +115,7 @@ class Bidirectional(Layer):
         """The forward layer's; with "concat" both layers' units."""
         output = self._merged_shape(shape)
         if self.merge_mode is None:
-            raise ValueError(
+            raise BadValue(
                 f"layer {self.name or 'Bidirectional'}: merge_mode=None gives two outputs, which Sequential cannot "
                 "pass on; call the layer itself on an array"
             )
@@ -236,7 +237,7 @@ class Bidirectional(Layer):
         counts = [part._cell().states for part in self.inner()]
         given = list(initial_state)
         if len(given) != sum(counts):
-            raise ValueError(
+            raise BadValue(
                 f"initial_state: expected {sum(counts)} arrays, the states of the forward and of the backward layer, "
                 f"got {len(given)}"
             )
@@ -247,9 +248,9 @@ def _recurrent(argument: str, given: Any) -> RNN:
     """`given`, or the layer it describes; refused unless it is recurrent and not stateful."""
     layer = deserialize(given) if isinstance(given, dict) else given
     if not isinstance(layer, RNN):
-        raise TypeError(f"{argument}: expected a recurrent layer, got {type(layer).__name__}")
+        raise BadType(f"{argument}: expected a recurrent layer, got {type(layer).__name__}")
     if layer.stateful:
-        raise ValueError(
+        raise BadValue(
             f"{argument}: stateful=True has no meaning in Bidirectional: the backward states of a batch would have to "
             "come from the batch after it"
         )

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import checks, initializers
+from elman.errors import BadValue
 from elman.layers.base import Layer, Shape
 from elman.layers.embedding import Lookup, check_exact, first_wrong
 from elman.parameters import Spec
@@ -64,13 +65,13 @@ class EmbedColumns(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.columns, (tuple, list)) or not self.columns:
-            raise ValueError(
+            raise BadValue(
                 f"columns: expected at least one triple (index, input_dim, output_dim), got {self.columns!r}"
             )
         self.columns = tuple(_checked(f"columns[{k}]", c) for k, c in enumerate(self.columns))
         indices = [c.index for c in self._columns()]
         if len(set(indices)) != len(indices):
-            raise ValueError(f"columns: expected each index once, got {indices}")
+            raise BadValue(f"columns: expected each index once, got {indices}")
         self.embeddings_initializer = initializers.get(self.embeddings_initializer)
 
     def _columns(self) -> Iterator[_Column]:
@@ -80,12 +81,10 @@ class EmbedColumns(Layer):
         """The last axis without the columns and with their vectors."""
         name = self.name or "EmbedColumns"
         if len(shape) not in (1, 2) or shape[-1] is None:
-            raise ValueError(f"layer {name}: takes (features,) or (time, features), got {shape}")
+            raise BadValue(f"layer {name}: takes (features,) or (time, features), got {shape}")
         for k, column in enumerate(self._columns()):
             if column.index >= shape[-1]:
-                raise ValueError(
-                    f"layer {name}: columns[{k}] names column {column.index}, but the input has {shape[-1]}"
-                )
+                raise BadValue(f"layer {name}: columns[{k}] names column {column.index}, but the input has {shape[-1]}")
         return (*shape[:-1], shape[-1] + sum(c.output_dim - 1 for c in self._columns()))
 
     def specs(self, shape: Shape) -> list[Spec]:
@@ -116,7 +115,7 @@ class EmbedColumns(Layer):
         for column in self._columns():
             index = first_wrong(x[..., column.index], column.input_dim)
             if index is not None:
-                raise ValueError(f"{argument}: {_wrong(column, x, index)}")
+                raise BadValue(f"{argument}: {_wrong(column, x, index)}")
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         """(B, F) to (B, O) or (B, T, F) to (B, T, O)."""
@@ -137,7 +136,7 @@ class EmbedColumns(Layer):
     def _refuse(self, column: _Column, x: np.ndarray, place: int) -> None:
         """ValueError that names the category at a place of the flattened column."""
         index = tuple(int(i) for i in np.unravel_index(place, x.shape[:-1]))
-        raise ValueError(f"layer {self.name or 'EmbedColumns'}: {_wrong(column, x, index)} of the batch")
+        raise BadValue(f"layer {self.name or 'EmbedColumns'}: {_wrong(column, x, index)} of the batch")
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Gradients of the rows that occurred; that of x is 0 in the columns."""
@@ -153,7 +152,7 @@ class EmbedColumns(Layer):
 def _checked(argument: str, given: Any) -> tuple[int, int, int]:
     """A triple of a column, checked."""
     if not isinstance(given, (tuple, list)) or len(given) != 3:
-        raise ValueError(f"{argument}: expected (index, input_dim, output_dim), got {given!r}")
+        raise BadValue(f"{argument}: expected (index, input_dim, output_dim), got {given!r}")
     index, size, width = given
     return (
         checks.integer(f"{argument}, index", index, 0),

@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells.dense import DENSE
+from elman.errors import BadValue
 from elman.layers.activation import ACTIVATION_NAMES, softmax_backward, softmax_forward
 from elman.layers.activity import activity_loss, with_activity_gradient
 from elman.layers.base import Layer, Shape
@@ -75,7 +76,9 @@ class Dense(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.units = checks.integer("units", self.units)
-        self.activation = checks.choose("activation", self.activation or "linear", ACTIVATION_NAMES)
+        self.activation = checks.choose(
+            "activation", "linear" if self.activation is None else self.activation, ACTIVATION_NAMES
+        )
         self.use_bias = checks.flag("use_bias", self.use_bias)
         self.kernel_initializer = initializers.get(self.kernel_initializer)
         self.bias_initializer = initializers.get(self.bias_initializer)
@@ -88,7 +91,7 @@ class Dense(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The last axis becomes O."""
         if len(shape) not in (1, 2) or shape[-1] is None:
-            raise ValueError(f"layer {self.name or 'Dense'}: takes (features,) or (time, features), got {shape}")
+            raise BadValue(f"layer {self.name or 'Dense'}: takes (features,) or (time, features), got {shape}")
         return (*shape[:-1], self.units)
 
     def specs(self, shape: Shape) -> list[Spec]:

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
+from elman.errors import BadValue
 from elman.kernels.embedding import COLUMNS, TOKENS, gather, scatter
 from elman.layers.base import Layer, Shape
 from elman.parameters import Spec
@@ -75,7 +76,7 @@ def check_exact(argument: str, input_dim: int, dtype: np.dtype) -> None:
     """ValueError if `dtype` does not hold every number below `input_dim`."""
     exact = 2 ** (np.finfo(dtype).nmant + 1)
     if input_dim > exact:
-        raise ValueError(
+        raise BadValue(
             f"{argument}: {dtype} holds every integer only up to {exact}, got {input_dim}; use dtype='float64'"
         )
 
@@ -164,7 +165,7 @@ class Embedding(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """An axis of E more."""
         if len(shape) > 1:
-            raise ValueError(f"layer {self.name or 'Embedding'}: takes token numbers, (time,) or (), got {shape}")
+            raise BadValue(f"layer {self.name or 'Embedding'}: takes token numbers, (time,) or (), got {shape}")
         return (*shape, self.output_dim)
 
     def _free_shape(self, shape: Shape) -> Shape:
@@ -187,7 +188,7 @@ class Embedding(Layer):
         """ValueError with the first element of x that is no token number."""
         index = first_wrong(x, self.input_dim)
         if index is not None:
-            raise ValueError(
+            raise BadValue(
                 f"{argument}: expected token numbers, integers from 0 to {self.input_dim - 1} "
                 f"(input_dim={self.input_dim}), got {x[index]} at index {index}"
             )
@@ -202,7 +203,7 @@ class Embedding(Layer):
     def _refuse(self, x: np.ndarray, place: int) -> None:
         """ValueError that names the token at a place of the flattened x."""
         index = tuple(int(i) for i in np.unravel_index(place, x.shape))
-        raise ValueError(
+        raise BadValue(
             f"layer {self.name or 'Embedding'}: expected token numbers, integers from 0 to {self.input_dim - 1} "
             f"(input_dim={self.input_dim}), got {x[index]:.17g} at index {index} of the batch"
         )

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.layers.base import Layer, Shape
 from elman.registry import number
 
@@ -52,7 +53,7 @@ class Masking(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The input shape."""
         if len(shape) != 2:
-            raise ValueError(f"layer {self.name or 'Masking'}: takes (time, features), got {shape}")
+            raise BadValue(f"layer {self.name or 'Masking'}: takes (time, features), got {shape}")
         return shape
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:

@@ -8,6 +8,7 @@ import numpy as np
 
 from elman import checks
 from elman.cells import CELLS, Cell
+from elman.errors import BadValue
 from elman.layers.recurrent import RNN
 
 
@@ -17,7 +18,7 @@ def _checked_chrono(layer: LSTM | GRU) -> int | None:
         return None
     steps = checks.integer("chrono", layer.chrono, 3)
     if not layer.use_bias:
-        raise ValueError(f"chrono: draws the bias of a gate, and with use_bias=False there is none, got {steps}")
+        raise BadValue(f"chrono: draws the bias of a gate, and with use_bias=False there is none, got {steps}")
     return steps
 
 

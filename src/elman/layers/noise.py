@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import BadValue
 from elman.kernels.random import add_normal, dropout, dropout_mask
 from elman.layers.base import Layer, Shape
 from elman.registry import number
@@ -31,7 +32,7 @@ def dropout_rate(argument: str, value: Any) -> float:
     """
     rate = number(argument, value, 0, 1)
     if rate == 1:
-        raise ValueError(f"{argument}: expected a rate from 0 to below 1, got {value!r}: nothing would be left")
+        raise BadValue(f"{argument}: expected a rate from 0 to below 1, got {value!r}: nothing would be left")
     return rate
 
 
@@ -132,7 +133,7 @@ class SpatialDropout1D(Dropout):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The input shape."""
         if len(shape) != 2:
-            raise ValueError(f"layer {self.name or 'SpatialDropout1D'}: takes (time, features), got {shape}")
+            raise BadValue(f"layer {self.name or 'SpatialDropout1D'}: takes (time, features), got {shape}")
         return shape
 
     def _drop(self, x: np.ndarray) -> np.ndarray:

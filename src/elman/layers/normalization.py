@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, initializers
+from elman.errors import BadValue
 from elman.kernels.normalization import (
     backward_function,
     block_rows,
@@ -80,7 +81,7 @@ class LayerNormalization(Layer):
         """The input shape."""
         if len(shape) not in (1, 2) or shape[-1] is None:
             name = self.name or "LayerNormalization"
-            raise ValueError(f"layer {name}: takes (features,) or (time, features), got {shape}")
+            raise BadValue(f"layer {name}: takes (features,) or (time, features), got {shape}")
         return shape
 
     def specs(self, shape: Shape) -> list[Spec]:

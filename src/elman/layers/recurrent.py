@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import checks, constraints, initializers, regularizers
 from elman.cells import Cell, get
+from elman.errors import BadValue
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.random import dropout_mask, zoneout
 from elman.layers.activity import activity_loss, with_activity_gradient
@@ -134,9 +135,13 @@ class RNN(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         self.units = checks.integer("units", self.units)
-        self.activation = checks.choose("activation", self.activation or "linear", ACTIVATIONS)
+        self.activation = checks.choose(
+            "activation", "linear" if self.activation is None else self.activation, ACTIVATIONS
+        )
         self.recurrent_activation = checks.choose(
-            "recurrent_activation", self.recurrent_activation or "linear", ACTIVATIONS
+            "recurrent_activation",
+            "linear" if self.recurrent_activation is None else self.recurrent_activation,
+            ACTIVATIONS,
         )
         for option in fields(self):
             value = getattr(self, option.name)
@@ -171,7 +176,7 @@ class RNN(Layer):
             return dropout_rate("zoneout", given)
         cell = self._cell()
         if len(given) != cell.states:
-            raise ValueError(
+            raise BadValue(
                 f"zoneout: expected one rate or as many as cell {cell.name!r} has states, {cell.states}, "
                 f"got {len(given)}"
             )
@@ -185,7 +190,7 @@ class RNN(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(T, I) to (T, H), or to (H,) without `return_sequences`."""
         if len(shape) != 2 or shape[1] is None:
-            raise ValueError(
+            raise BadValue(
                 f"layer {self.name or type(self).__name__}: a recurrent layer takes (time, features), got {shape}; "
                 "one below it needs return_sequences=True"
             )
@@ -250,7 +255,7 @@ class RNN(Layer):
 
     def _run(self, x: np.ndarray, state: Sequence[np.ndarray] | None, *, training: bool) -> Tape:
         if x.ndim != 3 or x.shape[1] == 0:
-            raise ValueError(f"layer {self.name}: x must have at least one time step, got shape {x.shape}")
+            raise BadValue(f"layer {self.name}: x must have at least one time step, got shape {x.shape}")
         key, self._x_drop, drop = self.key if self.seed is None else self.seed, None, None
         if training and self.dropout:
             self._x_drop = dropout_mask(key, self.draw, self.dropout, (len(x), 1, x.shape[2]), x.dtype)
@@ -350,7 +355,7 @@ class RNN(Layer):
         if initial_state is not None:
             states = [initial_state] if isinstance(initial_state, np.ndarray) else list(initial_state)
             if len(states) != cell.states:
-                raise ValueError(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(states)}")
+                raise BadValue(f"initial_state: cell {cell.name!r} has {cell.states} states, got {len(states)}")
             initial_state = [
                 checks.shaped(f"initial_state[{k}]", v, (x.shape[0], self.units), self.dtype)
                 for k, v in enumerate(states)

@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import checks, initializers
 from elman.cells import Cell
+from elman.errors import BadType, BadValue
 from elman.kernels.random import dropout
 from elman.layers.base import Layer, Shape, Views
 from elman.layers.dense import Dense
@@ -20,6 +21,9 @@ from elman.threads import usable_threads
 
 # Below this size a parallel launch (2 to 14 us) costs more than it saves; an element takes an estimated 0.5 ns.
 _PARALLEL_SIZE = 50_000
+
+MOST_LAYERS = 1000
+"""Layers upon each other; each is made at once, whatever its size, so that a slip of the keyboard would never end."""
 
 
 @dataclass(eq=False)
@@ -42,7 +46,7 @@ class SegmentRNN(Layer):
     cell : str or Cell
         As in `RNN`.
     layers : int
-        Recurrent layers, one upon the other.
+        Recurrent layers, one upon the other, at most 1,000.
     known : sequence of int
         Columns whose values are known over the forecast too, such as the calendar.
     static : sequence of int
@@ -109,13 +113,14 @@ class SegmentRNN(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        for option in ("units", "horizon", "segment", "outputs", "layers"):
+        self.layers = checks.integer("layers", self.layers, 1, MOST_LAYERS)
+        for option in ("units", "horizon", "segment", "outputs"):
             setattr(self, option, checks.integer(option, getattr(self, option)))
         for option in ("known", "static"):
             setattr(self, option, _columns(option, getattr(self, option)))
         both = sorted({*self.known} & {*self.static})
         if both:
-            raise ValueError(f"static: columns {both} are named by known too; expected each in one of them")
+            raise BadValue(f"static: columns {both} are named by known too; expected each in one of them")
         for option in ("kernel_initializer", "recurrent_initializer", "bias_initializer"):
             setattr(self, option, initializers.get(getattr(self, option)))
         self.dropout = dropout_rate("dropout", self.dropout)
@@ -145,18 +150,18 @@ class SegmentRNN(Layer):
         """(L + horizon, F) to (horizon, outputs)."""
         name = self.name or "SegmentRNN"
         if len(shape) != 2 or shape[1] is None:
-            raise ValueError(f"layer {name}: takes (time, features), got {shape}")
+            raise BadValue(f"layer {name}: takes (time, features), got {shape}")
         if shape[0] is not None and shape[0] < self.horizon + self.segment:
-            raise ValueError(
+            raise BadValue(
                 f"layer {name}: needs at least {self.horizon + self.segment} steps, a segment of {self.segment} and "
                 f"the horizon of {self.horizon}, got {shape[0]}"
             )
         for option in ("known", "static"):
             highest = max(getattr(self, option), default=-1)
             if highest >= shape[1]:
-                raise ValueError(f"layer {name}: {option} names column {highest}, but the input has {shape[1]}")
+                raise BadValue(f"layer {name}: {option} names column {highest}, but the input has {shape[1]}")
         if len(self.static) == shape[1]:
-            raise ValueError(f"layer {name}: static names all {shape[1]} columns, nothing is left for the segments")
+            raise BadValue(f"layer {name}: static names all {shape[1]} columns, nothing is left for the segments")
         return (self.horizon, self.outputs)
 
     def _parts(self, features: int) -> list[tuple[str, Layer, Shape]]:
@@ -300,8 +305,8 @@ class SegmentRNN(Layer):
 def _columns(argument: str, given: Any) -> tuple[int, ...]:
     """Different column numbers, checked."""
     if not isinstance(given, (tuple, list)):
-        raise TypeError(f"{argument}: expected a sequence of column numbers, got {type(given).__name__} {given!r}")
+        raise BadType(f"{argument}: expected a sequence of column numbers, got {type(given).__name__} {given!r}")
     columns = tuple(checks.integer(argument, c, 0) for c in given)
     if len(set(columns)) != len(columns):
-        raise ValueError(f"{argument}: expected each column once, got {list(columns)}")
+        raise BadValue(f"{argument}: expected each column once, got {list(columns)}")
     return columns

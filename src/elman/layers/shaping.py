@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 from elman.layers.base import Layer, Shape, Views, deserialize
 from elman.parameters import Spec
 
@@ -39,10 +40,10 @@ class Input(Layer):
     def __post_init__(self) -> None:
         super().__post_init__()
         if not isinstance(self.shape, (tuple, list)) or len(self.shape) not in (1, 2):
-            raise ValueError(f"shape: expected (time, features) or (features,), got {self.shape!r}")
+            raise BadValue(f"shape: expected (time, features) or (features,), got {self.shape!r}")
         self.shape = tuple(s if s is None else checks.integer("shape", s) for s in self.shape)
         if len(self.shape) == 2 and self.shape[-1] is None:
-            raise ValueError(f"shape: the number of features must be known, got {self.shape}")
+            raise BadValue(f"shape: the number of features must be known, got {self.shape}")
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The declared shape."""
@@ -72,7 +73,7 @@ class Flatten(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """One axis with all elements."""
         if None in shape:
-            raise ValueError(f"layer {self.name or 'Flatten'}: the number of time steps must be known, got {shape}")
+            raise BadValue(f"layer {self.name or 'Flatten'}: the number of time steps must be known, got {shape}")
         return (int(np.prod(shape)),)
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
@@ -118,21 +119,21 @@ class Reshape(Layer):
         super().__post_init__()
         given = self.target_shape
         if not isinstance(given, (tuple, list)) or len(given) not in (1, 2):
-            raise ValueError(f"target_shape: expected (time, features) or (features,), got {given!r}")
+            raise BadValue(f"target_shape: expected (time, features) or (features,), got {given!r}")
         self.target_shape = tuple(
             checks.integer("target_shape", s, -1 if s == -1 else 1)  # any other entry is a length
             for s in given
         )
         if self.target_shape.count(-1) > 1:
-            raise ValueError(f"target_shape: expected -1 once at most, got {self.target_shape}")
+            raise BadValue(f"target_shape: expected -1 once at most, got {self.target_shape}")
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """The target shape, -1 replaced."""
         if None in shape:
-            raise ValueError(f"layer {self.name or 'Reshape'}: the number of time steps must be known, got {shape}")
+            raise BadValue(f"layer {self.name or 'Reshape'}: the number of time steps must be known, got {shape}")
         size, known = math.prod(shape), math.prod(s for s in self.target_shape if s != -1)
         if size % known or (size != known and -1 not in self.target_shape):
-            raise ValueError(
+            raise BadValue(
                 f"layer {self.name or 'Reshape'}: the {size} elements of {shape} do not fill "
                 f"target_shape={self.target_shape}"
             )
@@ -172,12 +173,12 @@ class RepeatVector(Layer):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        self.n = checks.integer("n", self.n)
+        self.n = checks.integer("n", self.n, 1, 1 << 40)
 
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(n, F)."""
         if len(shape) != 1:
-            raise ValueError(f"layer {self.name or 'RepeatVector'}: takes (features,), got {shape}")
+            raise BadValue(f"layer {self.name or 'RepeatVector'}: takes (features,), got {shape}")
         return (self.n, *shape)
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
@@ -221,9 +222,9 @@ class LastSteps(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(n, F)."""
         if len(shape) != 2:
-            raise ValueError(f"layer {self.name or 'LastSteps'}: takes (time, features), got {shape}")
+            raise BadValue(f"layer {self.name or 'LastSteps'}: takes (time, features), got {shape}")
         if shape[0] is not None and shape[0] < self.n:
-            raise ValueError(f"layer {self.name or 'LastSteps'}: needs at least n={self.n} steps, got {shape[0]}")
+            raise BadValue(f"layer {self.name or 'LastSteps'}: needs at least n={self.n} steps, got {shape[0]}")
         return (self.n, *shape[1:])
 
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
@@ -278,9 +279,9 @@ class TimeDistributed(Layer):
         if isinstance(self.layer, dict):
             self.layer = deserialize(self.layer)
         if not isinstance(self.layer, Layer):
-            raise TypeError(f"layer: expected a layer, got {type(self.layer).__name__}")
+            raise BadType(f"layer: expected a layer, got {type(self.layer).__name__}")
         if getattr(self.layer, "stateful", False):
-            raise ValueError("layer: a stateful layer carries states from batch to batch, steps are no batches")
+            raise BadValue("layer: a stateful layer carries states from batch to batch, steps are no batches")
 
     def inner(self) -> tuple[Layer, ...]:
         """The wrapped layer, and what that holds."""
@@ -289,7 +290,7 @@ class TimeDistributed(Layer):
     def compute_output_shape(self, shape: Shape) -> Shape:
         """(T, *output of the layer)."""
         if len(shape) < 2:
-            raise ValueError(f"layer {self.name or 'TimeDistributed'}: takes (time, ...), got {shape}")
+            raise BadValue(f"layer {self.name or 'TimeDistributed'}: takes (time, ...), got {shape}")
         return (shape[0], *self.layer.compute_output_shape(shape[1:]))
 
     def specs(self, shape: Shape) -> list[Spec]:

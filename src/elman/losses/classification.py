@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import registry
+from elman.errors import BadType, BadValue
 from elman.jit import Function
 from elman.kernels import losses as kernels
 from elman.loss import Loss, within
@@ -25,7 +26,7 @@ def _log_softmax(x: np.ndarray) -> np.ndarray:
 
 def _check_smoothing(loss: Any) -> None:
     if not isinstance(loss.from_logits, (bool, np.bool_)):
-        raise TypeError(f"from_logits: expected True or False, got {loss.from_logits!r}")
+        raise BadType(f"from_logits: expected True or False, got {loss.from_logits!r}")
     object.__setattr__(loss, "from_logits", bool(loss.from_logits))
     object.__setattr__(loss, "label_smoothing", registry.number("label_smoothing", loss.label_smoothing, 0, 1))
 
@@ -142,7 +143,7 @@ class SparseCategoricalCrossentropy(Loss):
 
     def __post_init__(self) -> None:
         if not isinstance(self.from_logits, (bool, np.bool_)):
-            raise TypeError(f"from_logits: expected True or False, got {self.from_logits!r}")
+            raise BadType(f"from_logits: expected True or False, got {self.from_logits!r}")
         object.__setattr__(self, "from_logits", bool(self.from_logits))
 
     @property
@@ -187,7 +188,7 @@ def _check_signs(name: str, y: np.ndarray) -> None:
     """Refuse targets that are neither all -1 or 1 nor all 0 or 1: in a mixture, a 0 could mean two things."""
     one = y == 1
     if not ((one | (y == 0)).all() or (one | (y == -1)).all()):
-        raise ValueError(f"{name}: targets of a hinge must be all -1 or 1, or all 0 or 1, got {np.unique(y)[:5]}")
+        raise BadValue(f"{name}: targets of a hinge must be all -1 or 1, or all 0 or 1, got {np.unique(y)[:5]}")
 
 
 def _signs(y: np.ndarray) -> np.ndarray:

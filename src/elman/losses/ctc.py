@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman.checks import finite, integer, numeric
+from elman.errors import BadValue
 from elman.kernels import ctc as kernels
 from elman.loss import Loss, row_weights
 from elman.threads import usable_threads
@@ -27,7 +28,7 @@ def _check_room(name: str, needed: np.ndarray, steps: np.ndarray, counts: np.nda
     short = np.flatnonzero(needed > steps)
     if short.size:
         i = int(short[0])
-        raise ValueError(
+        raise BadValue(
             f"{name}: sample {i} has {counts[i]} labels, which take at least {needed[i]} steps with a blank between "
             f"equal neighbours, but {what} has {steps[i]} for it ({short.size} of {len(needed)} samples are too long)"
         )
@@ -62,8 +63,8 @@ class CTC(Loss):
     0.2877
     >>> CTC().check_target([[1, 1]], (1, 2, 2))
     Traceback (most recent call last):
-    ValueError: y: sample 0 has 2 labels, which take at least 3 steps with a blank between equal neighbours, but the \
-model's output has 2 for it (1 of 1 samples are too long)
+    elman.errors.BadValue: y: sample 0 has 2 labels, which take at least 3 steps with a blank between equal \
+neighbours, but the model's output has 2 for it (1 of 1 samples are too long)
     """
 
     blank: int = 0
@@ -101,12 +102,12 @@ model's output has 2 for it (1 of 1 samples are too long)
     def _target(self, name: str, y_true: Any, output_shape: tuple[int, ...], other: str) -> np.ndarray:
         shape = tuple(output_shape)
         if len(shape) != 3:
-            raise ValueError(f"CTC: expected outputs of shape (N, T, C), but the shape of {other} is {shape}")
+            raise BadValue(f"CTC: expected outputs of shape (N, T, C), but the shape of {other} is {shape}")
         if self.blank >= shape[-1]:
-            raise ValueError(f"blank: class {self.blank} is none of the {shape[-1]} classes of {other}, {shape}")
+            raise BadValue(f"blank: class {self.blank} is none of the {shape[-1]} classes of {other}, {shape}")
         y = numeric(name, y_true)
         if y.ndim != 2 or len(y) != shape[0]:
-            raise ValueError(
+            raise BadValue(
                 f"{name}: shape {y.shape} does not fit {other} of shape {shape}; expected labels of shape "
                 f"({shape[0]}, L)"
             )
@@ -120,7 +121,7 @@ model's output has 2 for it (1 of 1 samples are too long)
         ):
             if places.any():
                 i, j = (int(k) for k in np.argwhere(places)[0])
-                raise ValueError(f"{name}: {what}, got {y[i, j + offset]} at index ({i}, {j + offset})")
+                raise BadValue(f"{name}: {what}, got {y[i, j + offset]} at index ({i}, {j + offset})")
         labels = np.where(filled, self.blank, y).astype(np.int64)
         counts, needed = _lengths(labels, self.blank)
         _check_room(name, needed, np.full(len(y), shape[1]), counts, other)
@@ -177,7 +178,7 @@ model's output has 2 for it (1 of 1 samples are too long)
             per_sample = weights[np.arange(len(y)), first]
             differ = weights != per_sample[:, None]
             if (differ if mask is None else differ & mask).any():
-                raise ValueError("sample_weight: CTC has one loss per sample, but weights differ between its steps")
+                raise BadValue("sample_weight: CTC has one loss per sample, but weights differ between its steps")
             weights = per_sample
         return self.value_and_gradient(y, outputs, weights, gradient, mask)
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from elman import registry
 from elman.checks import finite, integer, numeric
+from elman.errors import BadType, BadValue
 from elman.kernels import likelihoods as kernels
 from elman.loss import Loss, within
 from elman.losses import quantiles
@@ -28,7 +29,7 @@ def _check_counts(name: str, y: np.ndarray, loss: str) -> None:
     if y.dtype.kind == "f" and (y != np.floor(y)).any():
         wrong = np.argwhere(y != np.floor(y))
         first = tuple(int(i) for i in wrong[0])
-        raise ValueError(
+        raise BadValue(
             f"{name}: targets of {loss} must be counts, but {len(wrong)} of {y.size} are no integers, the first at "
             f"index {first}: {y[first]}"
         )
@@ -58,7 +59,7 @@ class Likelihood(Loss):
     def target_width(self, output_shape: tuple[int, ...], other: str) -> int:
         width, rest = divmod(output_shape[-1], len(self.blocks))
         if rest:
-            raise ValueError(
+            raise BadValue(
                 f"{type(self).__name__}: a target takes {len(self.blocks)} outputs ({', '.join(self.blocks)}), so the "
                 f"last axis must be a multiple of it, but the shape of {other} is {tuple(output_shape)}"
             )
@@ -90,7 +91,7 @@ class Likelihood(Loss):
         """
         p = numeric("outputs", outputs)
         if p.ndim == 0:
-            raise ValueError("outputs: expected at least one axis, got a number")
+            raise BadValue("outputs: expected at least one axis, got a number")
         finite("outputs", p)
         width = self.target_width(p.shape, "outputs")
         return self._parameters(p.astype(np.float64), width)
@@ -147,7 +148,7 @@ class Likelihood(Loss):
         (3, 1, 1)
         """
         if not isinstance(rng, np.random.Generator):
-            raise TypeError(f"rng: expected a numpy.random.Generator, got {type(rng).__name__} {rng!r}")
+            raise BadType(f"rng: expected a numpy.random.Generator, got {type(rng).__name__} {rng!r}")
         count, parameters = integer("n", n), self.distribution(outputs)
         return self._draw(parameters, rng, (count, *parameters["mean"].shape))
 
@@ -186,7 +187,7 @@ class Likelihood(Loss):
         parameters = self.distribution(outputs)
         levels = [registry.number("q", level, 0, 1, open_low=True) for level in np.ravel(np.asarray(q)).tolist()]
         if not levels or 1.0 in levels or np.ndim(q) > 1:
-            raise ValueError(f"q: expected one or more numbers > 0 and < 1, got {q!r}")
+            raise BadValue(f"q: expected one or more numbers > 0 and < 1, got {q!r}")
         values = np.stack([self._quantile(parameters, level) for level in levels])
         return values if np.ndim(q) else values[0]
 

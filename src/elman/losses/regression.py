@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from elman import registry
+from elman import checks, registry
 from elman.checks import finite, numeric
+from elman.errors import BadValue
 from elman.kernels import losses as kernels
 from elman.loss import Loss, align, within
 
@@ -226,12 +226,10 @@ class Quantile(Loss):
     kernel = kernels.pinball
 
     def __post_init__(self) -> None:
-        given = self.quantiles
-        if isinstance(given, (str, bytes)) or not isinstance(given, Iterable):
-            raise TypeError(f"quantiles: expected a sequence of numbers, got {type(given).__name__} {given!r}")
-        quantiles = tuple(registry.number("quantiles", q, 0, 1, open_low=True) for q in given)
+        levels = checks.entries("quantiles", self.quantiles)
+        quantiles = tuple(registry.number("quantiles", q, 0, 1, open_low=True) for q in levels)
         if not quantiles or 1.0 in quantiles:
-            raise ValueError(f"quantiles: expected one or more numbers > 0 and < 1, got {quantiles}")
+            raise BadValue(f"quantiles: expected one or more numbers > 0 and < 1, got {quantiles}")
         object.__setattr__(self, "quantiles", quantiles)
 
     def options(self) -> tuple[float, ...]:
@@ -242,7 +240,7 @@ class Quantile(Loss):
         if count == 1:
             return super()._target(name, y_true, shape, other)
         if shape[-1] != count:
-            raise ValueError(f"quantiles: {count} of them need as many outputs, but the shape of {other} is {shape}")
+            raise BadValue(f"quantiles: {count} of them need as many outputs, but the shape of {other} is {shape}")
         other = f"{other} {shape}: one target for its {count} quantiles,"
         y = align(name, numeric(name, y_true), (*shape[:-1], 1), other=other)
         finite(name, y)

@@ -12,6 +12,7 @@ from typing import Any
 
 from elman import registry
 from elman.checks import choose
+from elman.errors import BadValue
 from elman.loss import Loss
 from elman.losses import BinaryCrossentropy
 from elman.metrics.base import MeanMetric, Metric
@@ -132,7 +133,7 @@ def _accuracy(identifier: str, loss: Loss | None, output_shape: tuple[int, ...] 
     if loss is not None and loss.labels:
         return SparseCategoricalAccuracy()
     if output_shape is None:
-        raise ValueError(f"metric: {identifier!r} needs the shape of the model's outputs, got output_shape=None")
+        raise BadValue(f"metric: {identifier!r} needs the shape of the model's outputs, got output_shape=None")
     binary = isinstance(loss, BinaryCrossentropy)
     if binary or output_shape[-1] == 1:
         return BinaryAccuracy(0.0 if binary and loss.from_logits else 0.5)  # type: ignore[union-attr]

@@ -8,7 +8,12 @@ from typing import Any, ClassVar
 import numpy as np
 
 from elman.checks import numeric
+from elman.errors import BadType, BadValue
 from elman.loss import align, row_weights
+
+
+def _numbers(argument: str, value: Any) -> np.ndarray:
+    return value if type(value) is np.ndarray and value.dtype.kind in "fiub" else numeric(argument, value)
 
 
 class Metric(ABC):
@@ -38,7 +43,7 @@ class Metric(ABC):
 
     def __init__(self, name: str | None = None) -> None:
         if name is not None and not isinstance(name, str):
-            raise TypeError(f"name: expected a string or None, got {type(name).__name__} {name!r}")
+            raise BadType(f"name: expected a string or None, got {type(name).__name__} {name!r}")
         self.name = name or self.default_name
         self.reset_state()
 
@@ -76,10 +81,9 @@ class Metric(ABC):
         ValueError
             If the shapes do not fit; the message has both.
         """
-        pred = y_pred if type(y_pred) is np.ndarray else numeric("y_pred", y_pred)
-        true = y_true if type(y_true) is np.ndarray else numeric("y_true", y_true)
+        pred, true = _numbers("y_pred", y_pred), _numbers("y_true", y_true)
         if pred.ndim < 2:
-            raise ValueError(f"y_pred: expected shape (N, ..., O), got {pred.shape}")
+            raise BadValue(f"y_pred: expected shape (N, ..., O), got {pred.shape}")
         if true.shape != (pred.shape[:-1] if self.labels else pred.shape):
             true = align("y_true", true, pred.shape, labels=self.labels, other="y_pred")
         weights, rows = sample_weight, pred.shape[:-1]

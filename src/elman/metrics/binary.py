@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from elman import registry
+from elman.errors import BadValue
 from elman.metrics.base import Metric
 
 
@@ -15,7 +16,7 @@ def _positive(y_true: np.ndarray) -> np.ndarray:
     """Which targets are 1; ValueError unless all others are 0."""
     positive = y_true == 1
     if not (positive | (y_true == 0)).all():
-        raise ValueError(f"y_true: targets must be 0 or 1, got {np.unique(y_true)[:5]}")
+        raise BadValue(f"y_true: targets must be 0 or 1, got {np.unique(y_true)[:5]}")
     return positive
 
 

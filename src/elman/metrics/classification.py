@@ -9,6 +9,7 @@ import numpy as np
 
 from elman import registry
 from elman.checks import finite, integer, numeric
+from elman.errors import BadValue
 from elman.kernels.losses import CLIP
 from elman.loss import class_indices
 from elman.losses import SparseCategoricalCrossentropy
@@ -248,7 +249,7 @@ def confusion_matrix(y_true: Any, y_pred: Any, classes: int | None = None) -> np
     """
     true, pred = numeric("y_true", y_true), numeric("y_pred", y_pred)
     if true.shape != pred.shape:
-        raise ValueError(f"y_pred: shape {pred.shape} does not fit y_true of shape {true.shape}")
+        raise BadValue(f"y_pred: shape {pred.shape} does not fit y_true of shape {true.shape}")
     for name, given in (("y_true", true), ("y_pred", pred)):
         finite(name, given)
     count = integer("classes", classes) if classes is not None else max(1, int(max(true.max(), pred.max())) + 1)

@@ -6,6 +6,7 @@ import math
 
 import numpy as np
 
+from elman.errors import BadValue
 from elman.metrics.base import MeanMetric, Metric, row_mean
 
 
@@ -117,7 +118,7 @@ class R2Score(Metric):
     def accumulate(self, y_true: np.ndarray, y_pred: np.ndarray, weights: np.ndarray | None) -> None:
         columns = y_pred.shape[-1]
         if self._columns not in (0, columns):
-            raise ValueError(f"y_pred: expected {self._columns} outputs as before, got shape {y_pred.shape}")
+            raise BadValue(f"y_pred: expected {self._columns} outputs as before, got shape {y_pred.shape}")
         self._columns = columns
         y, p = (v.reshape(-1, columns).astype(np.float64) for v in (y_true, y_pred))
         w = np.ones((len(y), 1)) if weights is None else weights.reshape(-1, 1).astype(np.float64)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman.checks import integer
+from elman.errors import BadValue
 from elman.model import Sequential
 from elman.testing.compare import check_derivative, norm_of, random_direction
 
@@ -56,7 +57,7 @@ def check_gradients(
     >>> check_gradients(model, rng.normal(size=(4, 5, 2)), rng.normal(size=4))
     """
     if model.dtype != np.float64:
-        raise ValueError(f"model: gradients are checked in float64, got a model of {model.dtype}; make it float64")
+        raise BadValue(f"model: gradients are checked in float64, got a model of {model.dtype}; make it float64")
     integer("directions", directions)
     gradients = model.gradients(x, y, sample_weight, lengths=lengths, mask=mask)
     weights = model.get_weights()

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import archive, checks
+from elman.errors import BadFile, BadType, BadValue
 from elman.training.callbacks import Callback, Logs
 
 _KIND = "backup"
@@ -79,12 +80,10 @@ class BackupAndRestore(Callback):
         self, backup_dir: str | os.PathLike[str], save_freq: str | int = "epoch", *, delete_checkpoint: bool = True
     ) -> None:
         if isinstance(save_freq, str) and save_freq != "epoch":
-            raise ValueError(f"save_freq: expected 'epoch' or a number of epochs, got {save_freq!r}")
-        self.save_freq = save_freq if save_freq == "epoch" else checks.integer("save_freq", save_freq)
+            raise BadValue(f"save_freq: expected 'epoch' or a number of epochs, got {save_freq!r}")
+        self.save_freq = save_freq if checks.named(save_freq, "epoch") else checks.integer("save_freq", save_freq)
         self.delete_checkpoint = checks.flag("delete_checkpoint", delete_checkpoint)
-        if not os.fspath(backup_dir):
-            raise ValueError("backup_dir: expected the name of a folder, got an empty one")
-        self.backup_dir = os.fspath(backup_dir)
+        self.backup_dir = checks.path("backup_dir", backup_dir)
         self._path = Path(self.backup_dir, "backup.npz")
         self._stateful: list[Callback] = []
 
@@ -105,8 +104,10 @@ class BackupAndRestore(Callback):
             return
         try:
             self._restore(header, arrays)
-        except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
-            raise ValueError(
+        except MemoryError:
+            raise
+        except Exception as error:  # a description may be anything
+            raise BadFile(
                 f"backup_dir: {str(self._path)!r} does not fit this training ({error}); remove it to begin anew"
             ) from error
 
@@ -147,7 +148,7 @@ class BackupAndRestore(Callback):
         found = [entry["class_name"] for entry in header["callbacks"]]
         mine = [type(c).__name__ for c in self._stateful]
         if found != mine:
-            raise ValueError(f"it was made with the callbacks {', '.join(found)}, these are {', '.join(mine)}")
+            raise BadValue(f"it was made with the callbacks {', '.join(found)}, these are {', '.join(mine)}")
         states = [_unpack(entry["state"], arrays) for entry in header["callbacks"]]
         own = {name.removeprefix("model/"): a for name, a in arrays.items() if name.startswith("model/")}
         with model.lock:
@@ -175,7 +176,7 @@ def _pack(value: Any, name: str, arrays: dict[str, np.ndarray]) -> Any:
         return [_pack(part, f"{name}/{k}", arrays) for k, part in enumerate(value)]
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
-    raise TypeError(f"get_state: {name} is {type(value).__name__} {value!r}, which a file cannot hold")
+    raise BadType(f"get_state: {name} is {type(value).__name__} {value!r}, which a file cannot hold")
 
 
 def _unpack(value: Any, arrays: dict[str, np.ndarray]) -> Any:

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman import checks
+from elman.errors import BadType, BadValue
 
 
 class Window(NamedTuple):
@@ -58,10 +59,10 @@ def check_tbptt(tbptt: Any) -> tuple[int, int] | None:
     if tbptt is None:
         return None
     if not isinstance(tbptt, (tuple, list)) or len(tbptt) != 2:
-        raise TypeError(f"tbptt: expected (k1, k2), an update every k1 steps and gradients back k2, got {tbptt!r}")
+        raise BadType(f"tbptt: expected (k1, k2), an update every k1 steps and gradients back k2, got {tbptt!r}")
     k1, k2 = (checks.integer(f"tbptt[{i}]", v) for i, v in enumerate(tbptt))
     if k1 > k2:
-        raise ValueError(
+        raise BadValue(
             f"tbptt: with k1 = {k1} > k2 = {k2} the losses of {k1 - k2} of every {k1} steps would have no gradient; "
             "expected k1 <= k2"
         )

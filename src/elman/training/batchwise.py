@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman.data import Lanes, Windows
+from elman.errors import BadValue
 from elman.kernels.elementwise import all_within
 from elman.masks import checked_steps
 from elman.training import loop
@@ -67,7 +68,7 @@ class Batchwise(Steps):
             return x, None, self._counts(x)
         if x.ndim < 3 and not self._takes_tokens(x):
             given = "lengths" if mask is None else "mask"
-            raise ValueError(f"{prefix}{given}: x of shape {x.shape} has no steps; expected sequences (N, T, features)")
+            raise BadValue(f"{prefix}{given}: x of shape {x.shape} has no steps; expected sequences (N, T, features)")
         steps = checked_steps(mask, lengths, x.shape[:2], prefix)
         return x, steps, steps if steps.ndim == 1 else steps.sum(axis=1)
 
@@ -103,7 +104,7 @@ class Batchwise(Steps):
     def _check_batches(self, n: int, size: int, what: str) -> None:
         """ValueError unless stateful layers find batches of one size."""
         if self._stateful and n > size and n % size:
-            raise ValueError(
+            raise BadValue(
                 f"{what}: stateful layers need batches of one size, but {n} samples are no multiple of {size}"
             )
 

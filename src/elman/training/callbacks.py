@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from elman.errors import BadType
+
 Logs = dict[str, float]
 
 HOOKS = [
@@ -130,7 +132,7 @@ class Hooks:
         self, callbacks: Iterable[Callback] | None, model: Any, params: dict[str, Any], first: Iterable[Callback] = ()
     ) -> None:
         if not isinstance(callbacks, (Iterable, type(None))):
-            raise TypeError(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
+            raise BadType(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
         given = [*first, *(callbacks or [])]
         # History comes late: others add to the logs of an epoch, such as its learning rate. Last come those who look
         # at all others: what they back up, and restore over the begin of a training, is then complete.
@@ -138,9 +140,7 @@ class Hooks:
         self._callbacks = sorted(given, key=late)
         for callback in self._callbacks:
             if not isinstance(callback, Callback):
-                raise TypeError(
-                    f"callbacks: expected elman.callbacks.Callback instances, got {type(callback).__name__}"
-                )
+                raise BadType(f"callbacks: expected elman.callbacks.Callback instances, got {type(callback).__name__}")
         for callback in self._callbacks:
             callback.set_model(model)
             callback.set_params(params)

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from elman import checks, registry
+from elman.errors import BadValue
 from elman.training.callbacks import Logs
 from elman.training.monitors import Monitor, look_up
 
@@ -82,14 +83,14 @@ class ModelCheckpoint(Monitor):
         initial_value_threshold: float | None = None,
     ) -> None:
         super().__init__(monitor, mode, 0, verbose)
-        self.filepath = os.fspath(filepath)
-        self.save_best_only = bool(save_best_only)
+        self.filepath = checks.path("filepath", filepath)
+        self.save_best_only = checks.flag("save_best_only", save_best_only)
         if isinstance(save_freq, str) and save_freq != "epoch":
-            raise ValueError(f"save_freq: expected 'epoch' or a number of batches, got {save_freq!r}")
-        self.save_freq = save_freq if save_freq == "epoch" else checks.integer("save_freq", save_freq)
+            raise BadValue(f"save_freq: expected 'epoch' or a number of batches, got {save_freq!r}")
+        self.save_freq = save_freq if checks.named(save_freq, "epoch") else checks.integer("save_freq", save_freq)
         self._fields = _fields(self.filepath)
         if "batch" in self._fields and self.save_freq == "epoch":
-            raise ValueError("filepath: the field 'batch' needs a number of batches as save_freq, got 'epoch'")
+            raise BadValue("filepath: the field 'batch' needs a number of batches as save_freq, got 'epoch'")
         if initial_value_threshold is not None:
             self.best = registry.number("initial_value_threshold", initial_value_threshold, -math.inf)
         self._epoch = self._batches = 0
@@ -136,7 +137,7 @@ class ModelCheckpoint(Monitor):
         try:
             return Path(self.filepath.format_map(values))
         except ValueError as error:
-            raise ValueError(f"filepath: cannot fill in {self.filepath!r}: {error}") from None
+            raise BadValue(f"filepath: cannot fill in {self.filepath!r}: {error}") from None
 
     def _save(self, when: str, value: float | None, path: Path | None) -> None:
         if path is None:
@@ -157,13 +158,11 @@ class ModelCheckpoint(Monitor):
 
 def _fields(filepath: str) -> set[str]:
     """The names of the fields in a file name."""
-    if not isinstance(filepath, str):
-        raise TypeError(f"filepath: expected text, got {type(filepath).__name__} {filepath!r}")
     try:
         names = {name for _, name, _, _ in string.Formatter().parse(filepath) if name is not None}
     except ValueError as error:
-        raise ValueError(f"filepath: cannot read the braces of {filepath!r}: {error}") from None
+        raise BadValue(f"filepath: cannot read the braces of {filepath!r}: {error}") from None
     for name in names:
         if not name or name.isdigit() or "." in name or "[" in name:
-            raise ValueError(f"filepath: expected names such as 'epoch' or 'val_loss' in braces, got {{{name}}}")
+            raise BadValue(f"filepath: expected names such as 'epoch' or 'val_loss' in braces, got {{{name}}}")
     return names

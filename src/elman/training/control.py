@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, registry
+from elman.errors import BadType
 from elman.training.callbacks import HOOKS, Callback, Logs
 from elman.training.progress import check_verbose
 
@@ -50,12 +51,12 @@ class LearningRateScheduler(Callback):
 
     def __init__(self, schedule: Callable[..., float], verbose: int = 0) -> None:
         if not callable(schedule):
-            raise TypeError(f"schedule: expected a function, got {type(schedule).__name__} {schedule!r}")
+            raise BadType(f"schedule: expected a function, got {type(schedule).__name__} {schedule!r}")
         self.schedule = schedule
         self.verbose = check_verbose(verbose)
         self._wants_rate = _accepts(schedule, 2)
         if not self._wants_rate and not _accepts(schedule, 1):
-            raise TypeError("schedule: expected a function of (epoch, learning_rate) or (epoch)")
+            raise BadType("schedule: expected a function of (epoch, learning_rate) or (epoch)")
 
     def on_epoch_begin(self, epoch: int, logs: Logs | None = None) -> None:
         """Set the rate."""
@@ -173,9 +174,9 @@ class LambdaCallback(Callback):
             try:
                 checks.choose("LambdaCallback", name, HOOKS)
             except ValueError as error:
-                raise TypeError(str(error)) from None
+                raise BadType(str(error)) from None
             if function is None:
                 continue
             if not callable(function):
-                raise TypeError(f"{name}: expected a function, got {type(function).__name__} {function!r}")
+                raise BadType(f"{name}: expected a function, got {type(function).__name__} {function!r}")
             setattr(self, name, function)

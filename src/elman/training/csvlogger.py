@@ -6,6 +6,8 @@ import os
 from collections.abc import Sequence
 from typing import Any
 
+from elman import checks
+from elman.errors import BadType, BadValue
 from elman.training.callbacks import Callback, Logs
 
 
@@ -53,12 +55,12 @@ class CSVLogger(Callback):
 
     def __init__(self, filename: str | os.PathLike[str], separator: str = ",", append: bool = False) -> None:
         if not isinstance(separator, str):
-            raise TypeError(f"separator: expected one character, got {type(separator).__name__} {separator!r}")
+            raise BadType(f"separator: expected one character, got {type(separator).__name__} {separator!r}")
         if len(separator) != 1 or separator in '\r\n"':
-            raise ValueError(f"separator: expected one character, no quote or line end, got {separator!r}")
-        self.filename = os.fspath(filename)
+            raise BadValue(f"separator: expected one character, no quote or line end, got {separator!r}")
+        self.filename = checks.path("filename", filename)
         self.separator = separator
-        self.append = bool(append)
+        self.append = checks.flag("append", append)
         self._path = self.filename
         self._columns: list[str] | None = None
 
@@ -85,7 +87,7 @@ class CSVLogger(Callback):
         """
         size = os.path.getsize(self._path)
         if size < state["size"]:
-            raise ValueError(f"filename: {self.filename!r} had {state['size']} bytes at the backup, it has {size} now")
+            raise BadValue(f"filename: {self.filename!r} had {state['size']} bytes at the backup, it has {size} now")
         os.truncate(self._path, state["size"])
         self._columns = state["columns"]
 
@@ -111,7 +113,7 @@ class CSVLogger(Callback):
         if not header:
             self._write(["epoch", *columns])
         elif header != ["epoch", *columns]:
-            raise ValueError(
+            raise BadValue(
                 f"append: {self.filename!r} has the columns {header}, this training gives {['epoch', *columns]}"
             )
         return columns

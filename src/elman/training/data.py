@@ -10,6 +10,7 @@ import numpy as np
 
 from elman import checks
 from elman.data import Permutation, Windows
+from elman.errors import BadType, BadValue
 from elman.kernels.elementwise import LARGEST, all_within
 from elman.loss import Loss, row_weights
 from elman.masks import expanded
@@ -40,7 +41,7 @@ def check_rows(argument: str, array: np.ndarray, dtype: np.dtype) -> None:
             bad = ~(np.abs(array.astype(np.float64)) <= limit)
             if bad.any():
                 first = tuple(int(i) for i in np.argwhere(bad)[0])
-                raise ValueError(
+                raise BadValue(
                     f"{argument}: {int(bad.sum())} of {array.size} values are not finite in {dtype} (NaN or infinite), "
                     f"the first at index {first}: {array[first]}"
                 )
@@ -91,7 +92,7 @@ class Rows:
         n = len(self)
         cut = int(np.floor(n * (1 - fraction)))
         if not 0 < cut < n:
-            raise ValueError(f"validation_split: {fraction} of {n} samples leaves one side empty")
+            raise BadValue(f"validation_split: {fraction} of {n} samples leaves one side empty")
 
         def part(start: int, stop: int) -> Rows:
             x = self.x.part(start, stop) if isinstance(self.x, Windows) else self.x[start:stop]
@@ -158,15 +159,15 @@ def prepare(
 ) -> Rows:  # fmt: skip
     """Check targets and weights against the outputs (N, ..., O) and bundle them with x."""
     if y is None:
-        raise ValueError(f"{prefix}y: targets are missing")
+        raise BadValue(f"{prefix}y: targets are missing")
     y = loss.check_target(y, output_shape, f"{prefix}y")
     if counts is not None:
         loss.check_steps(f"{prefix}y", y, counts)
     if class_weight is not None:
         if not loss.per_row:
-            raise ValueError(f"class_weight: {type(loss).__name__} has one loss per sample, not one per label")
+            raise BadValue(f"class_weight: {type(loss).__name__} has one loss per sample, not one per label")
         if sample_weight is not None:
-            raise ValueError("class_weight and sample_weight cannot be given together")
+            raise BadValue("class_weight and sample_weight cannot be given together")
         sample_weight = _class_weights(class_weight, y, loss.labels)
     weights = row_weights(sample_weight, output_shape, f"{prefix}sample_weight")
     if weights is not None:
@@ -180,7 +181,7 @@ def prepare(
 def _class_weights(class_weight: Any, y: np.ndarray, labels: bool) -> np.ndarray:
     """Weight of every row from that of its class."""
     if not isinstance(class_weight, Mapping):
-        raise TypeError(f"class_weight: expected a dict of class index to weight, got {type(class_weight).__name__}")
+        raise BadType(f"class_weight: expected a dict of class index to weight, got {type(class_weight).__name__}")
     classes = y if labels else y[..., 0] if y.shape[-1] == 1 else y.argmax(axis=-1)
     weights = np.ones(classes.shape)
     for index, weight in class_weight.items():

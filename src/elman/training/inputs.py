@@ -11,6 +11,7 @@ import numpy as np
 
 from elman import checks
 from elman.data import Lanes, Windows
+from elman.errors import BadValue
 from elman.training.batches import Batch, Form, plain_form
 from elman.training.data import Rows
 from elman.utils import pad_sequences
@@ -26,22 +27,22 @@ def unpack(x: Any, y: Any, lengths: Any, mask: Any, prefix: str = "", *, per_row
     if isinstance(x, (Lanes, Windows)):
         kind = type(x).__name__
         if y is not None:
-            raise ValueError(f"{prefix}y: {kind} hold their targets; give y when making them")
+            raise BadValue(f"{prefix}y: {kind} hold their targets; give y when making them")
         if isinstance(x, Windows):
             return x, x.targets, lengths
         if lengths is not None or mask is not None:
-            raise ValueError(f"{prefix}lengths, {prefix}mask: Lanes know the lengths of their series")
+            raise BadValue(f"{prefix}lengths, {prefix}mask: Lanes know the lengths of their series")
         return x.x, x.y, x.lengths if (x.lengths < x.x.shape[1]).any() else None
     if not _unequal(x):
         return x, y, lengths
     if lengths is not None or mask is not None:
-        raise ValueError(f"{prefix}lengths, {prefix}mask: x is a list of sequences of unequal length, which tells them")
+        raise BadValue(f"{prefix}lengths, {prefix}mask: x is a list of sequences of unequal length, which tells them")
     own = np.array([len(a) for a in x])
     if _unequal(y):
         found = [len(a) for a in y]
         if len(found) == len(own) and (own != found).any():
             first = int(np.argmax(own != found))
-            raise ValueError(
+            raise BadValue(
                 f"{prefix}y: sequence {first} has {found[first]} steps, but x has {own[first]} there; expected a "
                 "target for every step"
             )
@@ -91,7 +92,7 @@ class Stream:
             try:
                 item = next(items)
             except StopIteration:
-                raise ValueError(f"{self._argument}: the iterable gives no batch") from None
+                raise BadValue(f"{self._argument}: the iterable gives no batch") from None
             if self._iterator is not None:
                 self._iterator = chain([item], items)
             self._first = self._check(**self._parts(item))
@@ -104,7 +105,7 @@ class Stream:
             return item
         parts = item if isinstance(item, (tuple, list)) else (item,)
         if not 1 <= len(parts) <= 3:
-            raise ValueError(
+            raise BadValue(
                 f"{self._argument}: each batch must be x, (x, y), (x, y, sample_weight) or a dict, got {len(parts)} "
                 "parts"
             )
@@ -129,7 +130,7 @@ class Stream:
             if count == most:
                 return
         if count == 0:
-            raise ValueError(
+            raise BadValue(
                 f"{self._argument}: the iterable gives no more batches; an iterator, such as a generator, is read "
                 "once: give an object that can be iterated anew, or more batches"
             )
@@ -141,4 +142,4 @@ def refuse_beside_stream(x: Any, **given: Any) -> None:
     """ValueError if an argument is given that batches one by one carry themselves."""
     for name, value in given.items():
         if value is not None:
-            raise ValueError(f"{name}: x gives batches one by one ({type(x).__name__}); they carry all of it")
+            raise BadValue(f"{name}: x gives batches one by one ({type(x).__name__}); they carry all of it")

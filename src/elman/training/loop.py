@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, metrics
+from elman.errors import BadType, BadValue
 from elman.loss import Loss
 from elman.metrics import Metric
 from elman.training.batches import Batch, windows
@@ -64,7 +65,7 @@ class Scores:
             try:
                 metric.update_state(y, outputs)
             except ValueError as error:
-                raise ValueError(f"metrics: {metric.name!r} does not fit the model and its targets: {error}") from None
+                raise BadValue(f"metrics: {metric.name!r} does not fit the model and its targets: {error}") from None
         self.reset()
 
     def logs(self, prefix: str = "") -> Logs:
@@ -113,7 +114,7 @@ def count_steps(argument: str, n: int, batch_size: int, steps: Any, windows: int
     steps = checks.integer(argument, steps)
     if steps > whole:
         kind = "batches" if windows == 1 else "windows, in batches"
-        raise ValueError(f"{argument}: {n} samples give {whole} {kind} of {batch_size}, got {steps}")
+        raise BadValue(f"{argument}: {n} samples give {whole} {kind} of {batch_size}, got {steps}")
     return steps
 
 
@@ -283,7 +284,7 @@ def predict_stream(model: Any, rows: Stream, steps: int | None, hooks: Hooks) ->
             parts[-1][batch.rows] = found
         if parts[-1].shape[1:] != parts[0].shape[1:]:
             shapes = parts[0].shape[1:], parts[-1].shape[1:]
-            raise ValueError(f"x: batch {k} gives outputs of shape {shapes[1]}, the first one of {shapes[0]}")
+            raise BadValue(f"x: batch {k} gives outputs of shape {shapes[1]}, the first one of {shapes[0]}")
         hooks.call("on_predict_batch_end", k, {})
     hooks.call("on_predict_end", {})
     return np.concatenate(parts)
@@ -292,7 +293,7 @@ def predict_stream(model: Any, rows: Stream, steps: int | None, hooks: Hooks) ->
 def metric_list(argument: str, given: Any) -> list[Any]:
     """`given` as a list; a bare name, whose letters would pass for names, is a TypeError."""
     if given is not None and not isinstance(given, (list, tuple)):
-        raise TypeError(f"{argument}: expected a list of metrics or their names, got {type(given).__name__} {given!r}")
+        raise BadType(f"{argument}: expected a list of metrics or their names, got {type(given).__name__} {given!r}")
     return list(given or [])
 
 

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, registry
+from elman.errors import BadType, BadValue
 from elman.training.callbacks import Callback, Logs
 from elman.training.progress import check_verbose
 
@@ -31,7 +32,7 @@ def look_up(argument: str, name: str, logs: Logs, *, pending: bool) -> float | N
     if name in known:
         return None
     if name.startswith("val_") and not any(own.startswith("val_") for own in known):
-        raise ValueError(
+        raise BadValue(
             f"{argument}: {name!r} needs validation_data or validation_split and the end of an epoch; without them "
             f"there are: {', '.join(sorted(known))}"
         )
@@ -53,7 +54,7 @@ class Monitor(Callback):
 
     def __init__(self, monitor: str, mode: str, min_delta: float, verbose: Any) -> None:
         if not isinstance(monitor, str):
-            raise TypeError(f"monitor: expected a name such as 'val_loss', got {type(monitor).__name__} {monitor!r}")
+            raise BadType(f"monitor: expected a name such as 'val_loss', got {type(monitor).__name__} {monitor!r}")
         self.monitor = monitor
         self.mode = checks.choose("mode", mode, ("auto", "min", "max"))
         self.min_delta = abs(registry.number("min_delta", min_delta, -math.inf))
@@ -86,9 +87,7 @@ class Monitor(Callback):
             return 1
         if _RISING.fullmatch(name):
             return -1
-        raise ValueError(
-            f"mode: 'auto' cannot tell whether {self.monitor!r} is to fall or to rise; give 'min' or 'max'"
-        )
+        raise BadValue(f"mode: 'auto' cannot tell whether {self.monitor!r} is to fall or to rise; give 'min' or 'max'")
 
 
 class EarlyStopping(Monitor):
@@ -164,7 +163,7 @@ class EarlyStopping(Monitor):
         super().__init__(monitor, mode, min_delta, verbose)
         self.patience = checks.integer("patience", patience, 0)
         self.baseline = None if baseline is None else registry.number("baseline", baseline, -math.inf)
-        self.restore_best_weights = bool(restore_best_weights)
+        self.restore_best_weights = checks.flag("restore_best_weights", restore_best_weights)
         self.start_from_epoch = checks.integer("start_from_epoch", start_from_epoch, 0)
         self._forget()
 
@@ -290,7 +289,7 @@ class ReduceLROnPlateau(Monitor):
         super().__init__(monitor, mode, min_delta, verbose)
         self.factor = registry.number("factor", factor, 0)
         if self.factor >= 1:
-            raise ValueError(f"factor: expected a number from 0 to below 1, got {factor!r}")
+            raise BadValue(f"factor: expected a number from 0 to below 1, got {factor!r}")
         self.patience = checks.integer("patience", patience, 0)
         self.cooldown = checks.integer("cooldown", cooldown, 0)
         self.min_lr = registry.number("min_lr", min_lr, 0)

@@ -7,6 +7,8 @@ import sys
 import time
 from typing import Any
 
+from elman import checks
+from elman.errors import BadValue
 from elman.training.callbacks import Logs
 
 _REDRAW_SECONDS = 0.1
@@ -14,11 +16,11 @@ _REDRAW_SECONDS = 0.1
 
 def check_verbose(verbose: Any) -> int:
     """0, 1 or 2; "auto" is 1. ValueError otherwise."""
-    if verbose == "auto":
+    if checks.named(verbose, "auto"):
         return 1
-    if verbose in (0, 1, 2):
+    if isinstance(verbose, (int, float)) and verbose in (0, 1, 2):
         return int(verbose)
-    raise ValueError(f"verbose: expected 'auto', 0 (silent), 1 (bar) or 2 (a line per epoch), got {verbose!r}")
+    raise BadValue(f"verbose: expected 'auto', 0 (silent), 1 (bar) or 2 (a line per epoch), got {verbose!r}")
 
 
 class Progress:

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, losses, metrics, optimizers, registry
+from elman.errors import BadState, BadValue
 from elman.loss import Loss
 from elman.memory import Buffers
 from elman.optimizers import Optimizer
@@ -254,13 +255,13 @@ class Steps(ABC):
         >>> model.compile(elman.optimizers.Adam(1e-2, clipnorm=1.0), loss="huber", metrics=["mae"])
         """
         if self._running:
-            raise RuntimeError("model: compile() while it is fitted or evaluated; call it before or afterwards")
+            raise BadState("model: compile() while it is fitted or evaluated; call it before or afterwards")
         if loss is None:
-            raise ValueError("loss: expected a loss or its name, got None")
+            raise BadValue("loss: expected a loss or its name, got None")
         chosen = optimizers.get(optimizer), losses.get(loss)
         owner = chosen[0].owner and chosen[0].owner()
         if owner is not None and owner is not self:
-            raise ValueError(f"optimizer: this {type(chosen[0]).__name__} trains another model; make a second one")
+            raise BadValue(f"optimizer: this {type(chosen[0]).__name__} trains another model; make a second one")
         limit = float(np.finfo(self.dtype).max)
         weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -limit, limit)
         names = loop.metric_list("metrics", metrics), loop.metric_list("weighted_metrics", weighted_metrics)
@@ -293,7 +294,7 @@ class Steps(ABC):
 
     def _compiled(self) -> Loss:
         if self.loss is None:
-            raise ValueError("model: not compiled yet; call compile(optimizer, loss)")
+            raise BadValue("model: not compiled yet; call compile(optimizer, loss)")
         return self.loss
 
     def _ready_optimizer(self, flags: list[bool] | None = None) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks
+from elman.errors import MissingPackage
 from elman.training.callbacks import Callback, Logs
 
 
@@ -69,7 +70,7 @@ class TensorBoard(Callback):
         self._every = 1 if update_freq == "batch" else 0
         if not isinstance(update_freq, str):
             self._every = checks.integer("update_freq", update_freq)
-        self.log_dir, self.update_freq = os.fspath(log_dir), update_freq
+        self.log_dir, self.update_freq = checks.path("log_dir", log_dir), update_freq
         self.histogram_freq = checks.integer("histogram_freq", histogram_freq, 0)
         _package()
         self._batches = 0
@@ -150,5 +151,5 @@ def _package() -> Any:
         import tensorboardX.proto.event_pb2
         import tensorboardX.summary
     except ImportError as error:
-        raise ImportError(f'TensorBoard: needs tensorboardX ({error}); pip install "elman[tensorboard]"') from error
+        raise MissingPackage(f'TensorBoard: needs tensorboardX ({error}); pip install "elman[tensorboard]"') from error
     return tensorboardX

@@ -11,6 +11,7 @@ import numpy as np
 
 from elman import checks, registry
 from elman.data import Lanes, Windows
+from elman.errors import BadValue
 from elman.training import loop
 from elman.training.batches import check_tbptt, count_windows
 from elman.training.batchwise import Batchwise
@@ -134,7 +135,7 @@ class Trainer(Batchwise):
             validation_batch_size, validation_freq, each, cut, per_step=cut is not None and self._per_step(first),
         )  # fmt: skip
         if stream and plan.steps is None and x is iter(x) and plan.epochs - plan.initial_epoch > 1:
-            raise ValueError("steps_per_epoch: a generator is read once; say how many of its batches are an epoch")
+            raise BadValue("steps_per_epoch: a generator is read once; say how many of its batches are an epoch")
         if not stream:
             self._check_stateful(plan, len(rows), validation)
         history = History()
@@ -146,10 +147,10 @@ class Trainer(Batchwise):
     def _validation(self, rows: Any, first: Rows, split: Any, given: Any) -> tuple[Any, Any]:
         """Training rows and validation rows."""
         if not 0 <= registry.number("validation_split", split, 0) < 1:
-            raise ValueError(f"validation_split: expected a fraction from 0 to below 1, got {split!r}")
+            raise BadValue(f"validation_split: expected a fraction from 0 to below 1, got {split!r}")
         if given is None:
             if split and isinstance(rows, Stream):
-                raise ValueError("validation_split: batches that come one by one cannot be split; use validation_data")
+                raise BadValue("validation_split: batches that come one by one cannot be split; use validation_data")
             return rows.split(split) if split else (rows, None)
         check = partial(self._rows, prefix="validation_data ", like=first.x)
         if isinstance(given, Mapping):
@@ -164,7 +165,7 @@ class Trainer(Batchwise):
             return rows, validation
         if not isinstance(given, (tuple, list)) or len(given) not in (2, 3):
             what = type(given).__name__
-            raise ValueError(f"validation_data: expected (x, y) or (x, y, sample_weight), got {what}")
+            raise BadValue(f"validation_data: expected (x, y) or (x, y, sample_weight), got {what}")
         return rows, check(*given)
 
     def _per_step(self, rows: Rows) -> bool:
@@ -178,18 +179,18 @@ class Trainer(Batchwise):
             return None
         self._check_streams(rows.x)
         if not self.loss.per_row:
-            raise ValueError(f"tbptt: {type(self.loss).__name__} needs whole sequences")
+            raise BadValue(f"tbptt: {type(self.loss).__name__} needs whole sequences")
         if self._per_step(rows) and (rows.y.ndim < 2 or rows.y.shape[1] != rows.x.shape[1]):
-            raise ValueError(f"tbptt: targets of shape {rows.y.shape} do not have one value per step of x")
+            raise BadValue(f"tbptt: targets of shape {rows.y.shape} do not have one value per step of x")
         return cut
 
     def _check_stateful(self, plan: loop.Schedule, n: int, validation: Any) -> None:
         if not self._stateful:
             return
         if plan.tbptt is not None:
-            raise ValueError("tbptt: it carries the states itself; leave stateful=False")
+            raise BadValue("tbptt: it carries the states itself; leave stateful=False")
         if plan.shuffle:
-            raise ValueError("shuffle: stateful layers need the batches in order; pass shuffle=False")
+            raise BadValue("shuffle: stateful layers need the batches in order; pass shuffle=False")
         self._check_batches(n, plan.batch_size, "batch_size")
         if isinstance(validation, Rows):
             self._check_batches(len(validation), plan.validation_batch_size, "validation_batch_size")
