@@ -25,8 +25,10 @@ import numba
 import numpy as np
 from numba import carray, prange, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
+from elman import locks
 from elman.jit.cache import PACKAGE, Cache, cache_directory
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
@@ -56,7 +58,8 @@ __all__ = [
     "versions",
 ]
 
-_compile_lock = threading.RLock()
+_compile_lock = locks.share(threading.RLock())
+locks.share(global_compiler_lock._lock)  # a compilation of Numba, ours or not, would never end in a forked child
 _dispatchers: list[Any] = []
 
 
@@ -195,7 +198,8 @@ class Entry:
 
         def first(*args: Any) -> Any:
             with _compile_lock, _announced():
-                dispatcher = _cached(self.python, {**SERIAL, **({"parallel": PARALLEL} if parallel else {})})
+                # Another thread may have been first.
+                dispatcher = (self._parallel if parallel else self._serial) or self._make(parallel)
                 result = dispatcher(*args)
             if parallel:
                 self._parallel = dispatcher
@@ -204,6 +208,9 @@ class Entry:
             return result
 
         return first
+
+    def _make(self, parallel: bool) -> Any:
+        return _cached(self.python, {**SERIAL, **({"parallel": PARALLEL} if parallel else {})})
 
 
 def fixed(python: Callable[..., Any], signatures: Sequence[tuple], *, release: bool) -> Any:
