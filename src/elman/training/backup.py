@@ -125,8 +125,7 @@ class BackupAndRestore(Callback):
     def _save(self, epoch: int | None) -> None:
         """Write the state after `epoch`, or before the first one."""
         model, arrays = self.model, {}
-        with model.lock:
-            header, values = model._state()
+        header, values = model._state()
         arrays |= {f"model/{name}": value for name, value in values.items()}
         callbacks = [
             {"class_name": type(c).__name__, "state": _pack(c.get_state(), f"callbacks/{k} {type(c).__name__}", arrays)}

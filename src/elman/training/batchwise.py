@@ -204,9 +204,9 @@ class Batchwise(Steps):
         return Batch(x, y)
 
     def _on_batch(self, step: Callable, batch: Batch, *, return_dict: bool) -> Any:
-        self._ready_optimizer()
-        scores = self._scores
         with self.lock:
+            self._ready_optimizer()
+            scores = self._scores
             scores.reset()
             scores.add(batch, *step(batch))
             return loop.results(scores.logs(), return_dict=return_dict)
