@@ -10,11 +10,12 @@ import time
 import numpy as np
 import pytest
 import workloads as w
-from apart import start
+from apart import run, start
 from effort import thorough
 
 import elman
 from elman.callbacks import Callback, LambdaCallback
+from elman.interrupts import Interrupts
 
 pytestmark = pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 
@@ -135,6 +136,47 @@ def test_a_second_ctrl_c_does_not_wait():
     with pytest.raises(KeyboardInterrupt):
         w.fit(model, "stacked")
     assert len(passed) == 1
+
+
+COMPILE = """
+import os, random, signal, sys, threading, time
+import numpy as np
+import elman
+class Soon(threading.Thread):
+    def run(self):
+        time.sleep(float(sys.argv[1]))
+        os.kill(os.getpid(), signal.SIGINT)
+layer = elman.layers.Activation("softsign")
+x = np.linspace(-2, 2, 9)
+soon = Soon()
+try:
+    soon.start()
+    layer(x)
+    time.sleep(900)
+except KeyboardInterrupt:
+    pass
+for kind in (np.float64, np.float32):
+    assert np.allclose(layer(x.astype(kind)), x / (1 + abs(x)))
+    assert np.allclose(elman.layers.Activation("elu")(x.astype(kind)), np.where(x > 0, x, np.expm1(x)))
+print("fine")
+"""
+
+
+def test_ctrl_c_while_kernels_are_compiled_leaves_numba_whole(tmp_path):
+    """In the process's first compilation, at several moments of it; later ones succeed."""
+    for k in range(thorough(2, 40)):
+        run(COMPILE, 0.02 + 0.02 * k, ELMAN_CACHE_DIR=str(tmp_path / str(k)))
+
+
+def test_what_must_not_be_broken_off_is_not_by_any_number_of_signals():
+    passed = []
+    with pytest.raises(KeyboardInterrupt), Interrupts(held=True, firm=True):
+        for _ in range(5):
+            os.kill(os.getpid(), signal.SIGINT)
+            for _ in range(1000):
+                pass
+            passed.append(True)
+    assert len(passed) == 5 and signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_ctrl_c_in_a_callback_or_in_the_data_comes_at_once():

@@ -29,6 +29,7 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
 from elman import locks
+from elman.interrupts import Interrupts
 from elman.jit.cache import PACKAGE, Cache, cache_directory
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
@@ -235,8 +236,19 @@ def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
         # A file locator that fails at this point means "uncached", never an error.
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = Cache(python, "p" if "parallel" in options else "s" if options["nogil"] else "g")
+    dispatcher._compile_for_args = _undisturbed(dispatcher._compile_for_args)
     _dispatchers.append(dispatcher)
     return dispatcher
+
+
+def _undisturbed(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """What Numba calls for arguments of new types, without interrupts."""
+
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        with Interrupts(held=True, firm=True):
+            return compile_(*args, **kwargs)
+
+    return whole
 
 
 _announce = {"pending": True, "depth": 0}
@@ -257,7 +269,8 @@ def _announced() -> Iterator[None]:
         timer.daemon = True
         timer.start()
     try:
-        yield
+        with Interrupts(held=True, firm=True):
+            yield
     finally:
         _announce["depth"] -= 1
         if timer is not None:

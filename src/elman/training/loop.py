@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, metrics
+from elman.interrupts import Interrupts
 from elman.loss import Loss
 from elman.metrics import Metric
 from elman.threads import sharing
@@ -18,7 +19,6 @@ from elman.training.batches import Batch, windows
 from elman.training.callbacks import History, Hooks, Logs
 from elman.training.data import Rows
 from elman.training.inputs import Stream
-from elman.training.interrupts import Interrupts
 from elman.training.progress import Progress, check_verbose
 
 
@@ -155,14 +155,12 @@ def fit(
     rng: np.random.Generator, history: History,
 ) -> None:  # fmt: skip
     """Train epoch by epoch."""
-    with Interrupts() as interrupts:
-        interrupts.held = True
-        with model.running(trains=True):
-            try:
-                interrupts.release()
-                _fit(model, rows, validation, plan, hooks, scores, rng, history, interrupts)
-            finally:
-                interrupts.held = True
+    with Interrupts(held=True) as interrupts, model.running(trains=True):
+        try:
+            interrupts.release()
+            _fit(model, rows, validation, plan, hooks, scores, rng, history, interrupts)
+        finally:
+            interrupts.held = True
 
 
 def _fit(

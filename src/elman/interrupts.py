@@ -1,4 +1,4 @@
-"""Interrupts that wait for the end of a batch."""
+"""Interrupts that wait for the end of a batch, or of a compilation."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ class Interrupts:
     """Holds Ctrl-C, and SIGTERM where it has a handler in Python, back while `held` is set; a context.
 
     Handlers run between any two calls of Python, in the middle of an update too: weights and the state of the optimizer
-    would no longer belong together. A second signal does not wait.
+    would no longer belong together. In the middle of a compilation they leave Numba broken: later ones fail, and the
+    process may crash. A second signal does not wait, unless this is `firm`.
 
     Nothing happens outside the main thread, which alone runs handlers, nor to signals without a handler in Python.
     """
 
-    def __init__(self) -> None:
-        self.held = False
+    def __init__(self, *, held: bool = False, firm: bool = False) -> None:
+        self.held, self.firm = held, firm
         self._waiting: int | None = None
         self._before: dict[int, Any] = {}
 
@@ -46,7 +47,7 @@ class Interrupts:
             self._before[number](number, inspect.currentframe())
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if self.held and self._waiting is None:
+        if self.held and (self.firm or self._waiting is None):
             self._waiting = number
         else:
             self._waiting = None
