@@ -1,9 +1,15 @@
 """The same bits for any number of threads, any cut of the batch, and any place in it."""
 
+import sys
+
 import numpy as np
 import pytest
+import workloads as w
+from apart import run
+from effort import thorough
 
 import elman
+from elman import jit
 from elman.cells import CELLS
 from elman.frames import _PARALLEL_FLOPS
 from elman.plans import equal_pieces, make_plan, panel_bounds, shared
@@ -175,3 +181,121 @@ def test_panels_are_dealt_out_once_each(cell, threads):
     tasks, bounds = panel_bounds(key, threads)
     assert len(bounds) == threads + 1 and bounds[-1] == len(tasks) and (np.diff(bounds) >= 0).all()
     assert sorted(map(tuple, tasks)) == sorted(map(tuple, make_plan(*key).panels))
+
+
+# ---- the promise: whole trainings, in processes of their own
+
+compiled = pytest.mark.skipif(jit.DISABLED, reason="nothing is compiled under NUMBA_DISABLE_JIT")
+
+PRINT = """
+import sys
+import elman, workloads as w
+counts, layer = eval(sys.argv[1]), sys.argv[2]
+for threads in counts:
+    elman.set_num_threads(threads)
+    print(*[w.train(kind, seed) for seed in range(int(sys.argv[3])) for kind in w.KINDS])
+if layer != "any":
+    assert elman.jit.threading_layer() == layer
+print("fine")
+"""
+
+
+def printed(counts, layer="any", **environment):
+    """The bits of all workloads, one entry per number of threads."""
+    seeds = thorough(1, 5)
+    if layer != "any":
+        environment["NUMBA_THREADING_LAYER"] = layer
+    done = run(PRINT, counts, layer, seeds, **environment)
+    return [line.split() for line in done.stdout.splitlines()[:-1]]
+
+
+@pytest.fixture(scope="module")
+def bits():
+    """Those of this process, with the threads it has."""
+    return [w.train(kind, seed) for seed in range(thorough(1, 5)) for kind in w.KINDS]
+
+
+def layers():
+    """The thread layers of Numba that there are here; tbb is a package of its own."""
+    try:
+        from numba.np.ufunc import tbbpool  # noqa: F401
+    except ImportError:
+        return ["omp", "workqueue"]
+    return ["omp", "workqueue", "tbb"]
+
+
+@compiled
+@pytest.mark.parametrize("layer", layers())
+def test_trainings_have_the_same_bits_on_1_to_4_threads_of_any_layer(layer, bits):
+    """More threads than cores included."""
+    assert printed([1, 2, 3, 4, 2], layer, NUMBA_NUM_THREADS="4") == [bits] * 5
+    assert printed([1], layer, NUMBA_NUM_THREADS="1") == [bits]
+
+
+@compiled
+def test_the_first_process_which_compiles_has_the_bits_of_later_ones(tmp_path, bits):
+    """In a thorough run with an empty cache, else with a simple network alone."""
+    if thorough(False, True):
+        first = printed([2], ELMAN_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2")
+        assert first == printed([2], ELMAN_CACHE_DIR=str(tmp_path), NUMBA_NUM_THREADS="2") == [bits]
+        return
+    script = """
+import numpy as np, elman
+y = elman.layers.Activation("softplus")(np.random.default_rng(0).normal(size=(7, 33)))
+print(y.tobytes().hex(), elman.jit.compile_counts()["compiled"], "fine")
+"""
+    first, second = (run(script, ELMAN_CACHE_DIR=str(tmp_path)).stdout.split() for _ in range(2))
+    assert first[0] == second[0] and int(first[1]) > 0 == int(second[1])
+
+
+@pytest.mark.parametrize("kind", w.MODELS)
+def test_a_training_that_is_saved_and_continued_has_the_same_bits(kind, tmp_path, thread_counts):
+    """Saved after any number of single epochs, and loaded with any number of threads."""
+    whole = w.MODELS[kind]()
+    for _ in range(4):
+        w.fit(whole, kind, epochs=1)
+    for cut in range(4):
+        model = w.MODELS[kind]()
+        for epoch in range(4):
+            with elman.num_threads(1 + epoch % len(thread_counts)):
+                w.fit(model, kind, epochs=1)
+            if epoch == cut:
+                model.save(tmp_path / "model.npz")
+                model = elman.load_model(tmp_path / "model.npz")
+        assert w.model_bits(model, kind) == w.model_bits(whole, kind)
+
+
+def test_a_forecaster_that_is_saved_and_continued_has_the_same_bits(tmp_path):
+    y = w.series()
+
+    def go(*, save):
+        made = w.forecaster(seeds=2).fit(y[:-12])
+        for k in range(2):
+            if save:
+                made.save(tmp_path / "f.npz")
+                made = elman.Forecaster.load(tmp_path / "f.npz")
+            made.update(y[-12 + 6 * k :][:6], epochs=0.3)
+        return w.digest(made.predict(quantiles=[0.1]), *made.model_.get_weights())
+
+    assert go(save=True) == go(save=False)
+
+
+@pytest.mark.parametrize("count", [1, 3, 7])
+def test_any_number_of_shards_gives_the_same_bits(count, monkeypatch, bits):
+    """Cuts that no number of threads here would give."""
+    seen, call = set(), jit.Entry.__call__
+
+    def clipped(entry, threads, *arguments):
+        seen.add(threads)
+        return call(entry, min(threads, jit.maximum_threads()), *arguments)
+
+    monkeypatch.setattr(jit.Entry, "__call__", clipped)
+    for name, module in list(sys.modules.items()):
+        if name.startswith("elman.") and hasattr(module, "usable_threads"):
+            monkeypatch.setattr(module, "usable_threads", lambda: count)
+    assert [w.train(kind) for kind in w.KINDS] == bits[: len(w.KINDS)]
+    assert max(seen) == count
+
+
+def test_the_order_of_trainings_in_a_process_does_not_matter(bits):
+    assert [w.train(kind) for kind in reversed(w.KINDS)] == bits[: len(w.KINDS)][::-1]

@@ -84,6 +84,8 @@ def fit_many(
     ------
     ValueError, TypeError
         If an argument does not fit, before anything runs: which one, and which entry of it.
+    RuntimeError
+        While one of them is being fitted.
     ImportError
         Without joblib, for more than one process.
     Exception
@@ -123,7 +125,7 @@ def fit_many(
     common = {"verbose": 0, **fit_arguments}
     with ExitStack() as stack:
         for model in models:
-            stack.enter_context(model.running())  # `compile` is refused: what comes back must fit
+            stack.enter_context(model.running(trains=True))  # no `compile`, no `fit`: what comes back must fit
         jobs = [_job(k, model, given) for k, (model, given) in enumerate(zip(models, arguments, strict=True))]
         done = _train(jobs, common) if workers == 1 else _spread(jobs, common, workers)
         _warn(done)

@@ -63,7 +63,8 @@ class Sequential(Stack):
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of all parameters, layer by layer: kernel, recurrent kernel, bias."""
-        return [w.value.copy() for w in self._built()]
+        with self.lock:
+            return [w.value.copy() for w in self._built()]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Overwrite all parameters.
@@ -73,7 +74,8 @@ class Sequential(Stack):
         ValueError, TypeError
             If number, a shape or a value does not fit; nothing is written then.
         """
-        assign([w.value for w in self._built()], weights)
+        with self.lock:
+            assign([w.value for w in self._built()], weights)
 
     def count_params(self) -> int:
         """Number of scalar parameters."""
@@ -166,8 +168,7 @@ class Sequential(Stack):
             If the place cannot be written.
         """
         self._built()
-        with self.lock:
-            header, arrays = self._state()
+        header, arrays = self._state()
         archive.write(path, type(self).__name__, header, arrays)
 
     def save_weights(self, path: str | os.PathLike[str]) -> None:
@@ -225,6 +226,11 @@ class Sequential(Stack):
 
     def _state(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         """Everything the model is: JSON values and arrays."""
+        with self.lock:
+            return self._state_between_batches()
+
+    def _state_between_batches(self) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+        """With the lock, which keeps other threads from training meanwhile."""
         header: dict[str, Any] = {"config": self.get_config(), "shuffle": self._shuffle.bit_generator.state}
         header["draws"] = self._draws
         arrays = {} if self._vector is None else {"parameters": self._vector.values.copy(), **self._states.arrays()}

@@ -215,8 +215,9 @@ class Stack(Trainer):
         return x.ndim == 2 and isinstance(self.layers[0], Embedding)
 
     def _build_for(self, x: np.ndarray) -> None:
-        if self._vector is None:
-            self.build(self._shape_for(x))
+        with self.lock:
+            if self._vector is None:
+                self.build(self._shape_for(x))
 
     def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
         given, found = self._last_shapes

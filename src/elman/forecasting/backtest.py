@@ -257,7 +257,7 @@ def backtest(
         warnings.warn(
             f"backtest: {seen} of {len(series)} windows lie in data the forecaster was trained on, so their errors are "
             "too small; fit to data that end before, or pass refit",
-            UserWarning, stacklevel=3,
+            UserWarning, stacklevel=4,
         )  # fmt: skip
     point, quantiles = _run(engine, panel, series, origins, levels, seed, others=others)
     return _result(engine, panel, series, origins, point, quantiles, levels, reader)
@@ -282,7 +282,7 @@ def refitted(
             else:
                 plan = engine.plan
                 epochs = plan.budget.steps * plan.budget.batch_size / (4 * max(1, int(past.lengths.sum())))
-                engine.fit_more(
+                engine = engine.fit_more(
                     past, epochs=epochs, learning_rate=plan.budget.learning_rate / 10, seed=k, verbose=False
                 )
         parts.append((rows, *_run(engine, panel, series[rows], origins[rows], levels, forecaster.seed)))

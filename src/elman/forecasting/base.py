@@ -5,21 +5,37 @@ from __future__ import annotations
 import inspect
 import os
 import warnings
-from collections.abc import Sequence
-from typing import Any, Self
+from collections.abc import Callable, Sequence
+from functools import wraps
+from typing import Any, ParamSpec, Self, TypeVar
 
 import numpy as np
 
-from elman import checks
+from elman import checks, locks
 from elman.errors import BadValue
 from elman.forecasting import options as chosen
 from elman.forecasting import storage
 from elman.forecasting.columns import Columns
-from elman.forecasting.conformal import Conformal
 from elman.forecasting.engine import Engine
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
 from elman.registry import number
+
+P = ParamSpec("P")
+R = TypeVar("R")
+
+
+def settled(method: Callable[P, R]) -> Callable[P, R]:
+    """`method` of a forecaster as it is at the call: what another thread fits or updates meanwhile is not seen."""
+
+    @wraps(method)
+    def on_copy(forecaster: Any, *args: Any, **kwargs: Any) -> Any:
+        kind: Any = type(forecaster)
+        copy = kind.__new__(kind)
+        copy.__dict__.update(forecaster.__dict__)
+        return method(copy, *args, **kwargs)
+
+    return on_copy  # type: ignore[return-value]
 
 
 class Fitting:
@@ -48,6 +64,11 @@ class Fitting:
     epochs: Any
     seeds: int
     seed: int
+    _changes: Any  # the lock of those who change what is fitted
+    _reader: Reader
+    _panel: Panel
+    _engine: Engine
+    _trained_until: dict[Any, Any]
 
     def __init__(
         self,
@@ -79,6 +100,12 @@ class Fitting:
         given = locals()
         for name in self._parameter_names():
             setattr(self, name, given[name])
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        """With a lock; readers take what there is, see `settled`."""
+        self = super().__new__(cls)
+        self._changes = locks.make()
+        return self
 
     # ---- parameters, as scikit-learn's tools want them
 
@@ -164,9 +191,9 @@ class Fitting:
             val = reader.validation(val, past, future, static, panel)
         engine = self._trained(panel, val, loud(verbose))
         _tell(panel, engine)
-        self._reader, self._panel, self._engine = reader, panel, engine
-        self._trained_until = panel.ends
-        self._conformal: Conformal | None = None
+        fitted = {"_reader": reader, "_panel": panel, "_engine": engine, "_trained_until": panel.ends}
+        with self._changes:
+            self.__dict__.update(fitted, _conformal=None)  # at once, for other threads and interrupts
         return self
 
     def _trained(self, panel: Panel, val: Any, verbose: bool) -> Engine:
@@ -232,22 +259,24 @@ class Fitting:
         ValueError, TypeError
             If the data do not fit; the forecaster is then as before.
         """
-        engine = self._fitted()
-        passes = number("epochs", epochs, 0)
-        rate = number("learning_rate", learning_rate, 0, open_low=True)
-        new = self._reader.read(y, past, future, static, self._panel)
-        panel = self._panel.append(new)
-        engine.plan.check(new)
-        if passes:
-            engine.fit_more(panel, epochs=passes, learning_rate=rate, seed=self.seed, verbose=loud(verbose))
-            self._trained_until = panel.ends
-        else:
-            self._trained_until = self._until(panel)  # type: ignore[attr-defined]  # the other half has it
-        self._panel = panel
+        with self._changes:
+            engine = self._fitted()
+            passes = number("epochs", epochs, 0)
+            rate = number("learning_rate", learning_rate, 0, open_low=True)
+            new = self._reader.read(y, past, future, static, self._panel)
+            panel = self._panel.append(new)
+            engine.plan.check(new)
+            until = panel.ends if passes else self._until(panel)  # type: ignore[attr-defined]  # the other half has it
+            if passes:
+                engine = engine.fit_more(
+                    panel, epochs=passes, learning_rate=rate, seed=self.seed, verbose=loud(verbose)
+                )
+            self.__dict__.update(_engine=engine, _panel=panel, _trained_until=until)
         return self
 
     # ---- saving
 
+    @settled
     def save(self, path: str | os.PathLike[str], *, history: bool = True) -> None:
         """Write everything to one ``.npz`` file, whole or not at all; `load` reads it.
 
@@ -267,7 +296,7 @@ class Fitting:
     def __getstate__(self) -> dict[str, Any]:
         if self.__dict__.get("_engine") is None:
             return {"params": self.get_params()}
-        header, arrays = storage.state(self)
+        header, arrays = settled(storage.state)(self)
         return {"params": self.get_params(), "header": header, "arrays": arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:

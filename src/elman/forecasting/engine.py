@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -47,7 +48,7 @@ class Engine:
     """
 
     def __init__(self, plan: Plan, seed: int, seeds: int, template: Sequential | None = None) -> None:
-        self.plan, self.seed = plan, seed
+        self.plan, self.seed, self._template = plan, seed, template
         self.members = [self._member(seed + k, template) for k in range(seeds)]
         self.history: list[dict[str, list[float]]] = []
 
@@ -93,17 +94,19 @@ class Engine:
             )
         validated = self._validated(whole, leave, later, panel)
 
+        stop = threading.Event()
+
         def job(k: int, model: Sequential, bar: Any) -> dict[str, list[float]]:
             batches = Batches(source, plan.target, plan.body, index=index, seed=seed + k, size=budget.batch_size)
             validation = None
             if validated is not None:
                 checked, series, origins = validated
                 validation = Batches(checked, plan.target, plan.body, series=series, origins=origins)
-            return train(model, batches, validation, budget, bar)
+            return train(model, batches, validation, budget, stop, bar)
 
         with progress(budget.steps * len(self.members), verbose) as bar:
             jobs = [lambda k=k, m=m: job(k, m, bar) for k, m in enumerate(self.members)]
-            self.history = side_by_side(jobs)
+            self.history = side_by_side(jobs, stop)
 
     def _validated(
         self, source: Source, leave: int, later: Panel | None, panel: Panel
@@ -129,22 +132,22 @@ class Engine:
         series, origins = np.array(windows, np.int64).T
         return self.source(later), np.ascontiguousarray(series), np.ascontiguousarray(origins)
 
-    def fit_more(self, panel: Panel, *, epochs: float, learning_rate: float, seed: int, verbose: bool) -> None:
-        """Train on with a constant rate; the optimizers keep their states."""
+    def fit_more(self, panel: Panel, *, epochs: float, learning_rate: float, seed: int, verbose: bool) -> Engine:
+        """A copy that is trained on with a constant rate; its optimizers begin with the states of these."""
+        copy = Engine(self.plan, self.seed, len(self.members), self._template)
+        for mine, model in zip(self.members, copy.members, strict=True):
+            with mine.lock:
+                model._vector.values[:] = mine._vector.values
+                model._draws = mine._draws
+                model._ready_optimizer()
+                model.optimizer.set_state(mine.optimizer.state())
         index = Index(self.source(panel))
         steps = max(1, round(epochs * len(index) / self.plan.budget.batch_size))
         budget = Budget(steps, self.plan.budget.batch_size, learning_rate)
-        before = [(m._vector.values.copy(), m.optimizer.state(), m.optimizer._schedule) for m in self.members]
-        try:
-            for model in self.members:
-                model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
-            self.fit(panel, budget=budget, seed=seed, verbose=verbose)
-        except BaseException:
-            for model, (values, state, schedule) in zip(self.members, before, strict=True):
-                model._vector.values[:] = values
-                model.optimizer.set_state(state)
-                model.optimizer.learning_rate = schedule
-            raise
+        for model in copy.members:
+            model.optimizer.learning_rate = PiecewiseConstantDecay([1], [learning_rate, learning_rate])
+        copy.fit(panel, budget=budget, seed=seed, verbose=verbose)
+        return copy
 
     # ---- forecasts
 

@@ -10,7 +10,7 @@ import numpy as np
 from elman import checks
 from elman.errors import BadValue
 from elman.forecasting.backtest import Backtest, backtest, refitted
-from elman.forecasting.base import Fitting, loud
+from elman.forecasting.base import Fitting, loud, settled
 from elman.forecasting.conformal import Conformal
 from elman.forecasting.panel import Panel
 from elman.forecasting.scores import insample_scale
@@ -82,6 +82,9 @@ class Forecaster(Fitting):
 
     Notes
     -----
+    Many threads may forecast while one updates or fits: a forecast is that of before or of after, and an error or an
+    interrupt leaves the forecaster as it was. Updates from several threads come one after another.
+
     NaN is allowed in `y` and past covariates: the network reads 0 and that nothing was observed, and nothing is learned
     from such targets. Series may be short, unequal, new at `predict`.
 
@@ -103,6 +106,7 @@ class Forecaster(Fitting):
 
     # ---- forecasts
 
+    @settled
     def predict(
         self,
         y: Any = None,
@@ -218,6 +222,7 @@ class Forecaster(Fitting):
         share = _fractions("interval", [level], 100)[0]
         return self._conformal.interval(point, share, sizes)
 
+    @settled
     def sample(
         self, n: int = 100, y: Any = None, *, past: Any = None, future: Any = None, static: Any = None,
         seed: int | None = None,
@@ -253,6 +258,7 @@ class Forecaster(Fitting):
 
     # ---- backtests
 
+    @settled
     def backtest(
         self,
         y: Any = None,

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -120,6 +121,17 @@ class Budget:
         return np.diff(edges).tolist()
 
 
+class _Stop(Callback):
+    """Ends a training after its batch once an event is set."""
+
+    def __init__(self, event: threading.Event) -> None:
+        self._event = event
+
+    def on_train_batch_begin(self, batch: int, logs: dict[str, float]) -> None:
+        if self._event.is_set():
+            self.model.stop_training = True
+
+
 class _Report(Callback):
     """Counts steps on a bar."""
 
@@ -131,12 +143,13 @@ class _Report(Callback):
 
 
 def train(
-    model: Sequential, batches: Batches, validation: Batches | None, budget: Budget, bar: Any = None
-) -> dict[str, list[float]]:
-    """Train one member; with validation its best weights are restored. Returns the history."""
+    model: Sequential, batches: Batches, validation: Batches | None, budget: Budget, stop: threading.Event,
+    bar: Any = None,
+) -> dict[str, list[float]]:  # fmt: skip
+    """Train one member until `stop` is set; with validation its best weights are restored. Returns the history."""
     steps = max(1, budget.steps // max(1, min(budget.checks, budget.steps)))
     epochs = -(-budget.steps // steps)
-    callbacks: list[Callback] = [] if bar is None else [_Report(bar)]
+    callbacks: list[Callback] = [_Stop(stop)] if bar is None else [_Stop(stop), _Report(bar)]
     more: dict[str, Any] = {}
     if validation is not None:
         callbacks.append(EarlyStopping(patience=epochs, restore_best_weights=True))
@@ -166,17 +179,18 @@ def progress(total: int, verbose: bool) -> Iterator[Any]:
         yield None if bar.disable else bar
 
 
-def side_by_side(jobs: list[Any]) -> list[Any]:
+def side_by_side(jobs: list[Any], stop: threading.Event) -> list[Any]:
     """Run functions of no arguments, one per thread, each of whose kernels then take one; in order of the jobs.
 
-    Those left over share the threads: of 5 on two threads, the last has both.
+    Those left over share the threads: of 5 on two threads, the last has both. An error in one of them, or an interrupt,
+    sets `stop` and waits until they all have ended.
     """
     threads = get_num_threads()
     whole = len(jobs) // threads * threads
-    return [result for part in (jobs[:whole], jobs[whole:]) for result in _shared(part, threads)]
+    return [result for part in (jobs[:whole], jobs[whole:]) for result in _shared(part, threads, stop)]
 
 
-def _shared(jobs: list[Any], threads: int) -> list[Any]:
+def _shared(jobs: list[Any], threads: int, stop: threading.Event) -> list[Any]:
     if len(jobs) < 2 or threads == 1:
         return [job() for job in jobs]
     each = max(1, threads // len(jobs))
@@ -185,8 +199,16 @@ def _shared(jobs: list[Any], threads: int) -> list[Any]:
         with num_threads(each):
             return job()
 
-    with ThreadPoolExecutor(min(len(jobs), threads)) as pool:
-        return list(pool.map(alone, jobs))
+    pool = ThreadPoolExecutor(min(len(jobs), threads))
+    try:
+        running = [pool.submit(alone, job) for job in jobs]
+        wait(running, return_when=FIRST_EXCEPTION)
+        return [one.result() for one in running if one.done()]
+    except BaseException:
+        stop.set()
+        raise
+    finally:
+        pool.shutdown(cancel_futures=True)
 
 
 def outputs(

@@ -26,8 +26,11 @@ import numba
 import numpy as np
 from numba import carray, prange, types
 from numba.core import cgutils
+from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
+from elman import locks
+from elman.interrupts import Interrupts
 from elman.jit.cache import PACKAGE, Cache, cache_directory, trusted
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
@@ -59,7 +62,8 @@ __all__ = [
     "versions",
 ]
 
-_compile_lock = threading.RLock()
+_compile_lock = locks.share(threading.RLock())
+locks.share(global_compiler_lock._lock)  # a compilation of Numba, ours or not, would never end in a forked child
 _dispatchers: list[Any] = []
 
 
@@ -207,7 +211,8 @@ class Entry:
 
         def first(*args: Any) -> Any:
             with _compile_lock, _announced():
-                dispatcher = _cached(self.python, {**SERIAL, **({"parallel": PARALLEL} if parallel else {})})
+                # Another thread may have been first.
+                dispatcher = (self._parallel if parallel else self._serial) or self._make(parallel)
                 result = dispatcher(*args)
             if parallel:
                 self._parallel = dispatcher
@@ -216,6 +221,9 @@ class Entry:
             return result
 
         return first
+
+    def _make(self, parallel: bool) -> Any:
+        return _cached(self.python, {**SERIAL, **({"parallel": PARALLEL} if parallel else {})})
 
 
 def fixed(python: Callable[..., Any], signatures: Sequence[tuple], *, release: bool) -> Any:
@@ -240,8 +248,19 @@ def _cached(python: Callable[..., Any], options: dict[str, Any]) -> Any:
         # A file locator that fails at this point means "uncached", never an error.
         with contextlib.suppress(RuntimeError, OSError):
             dispatcher._cache = Cache(python, "p" if "parallel" in options else "s" if options["nogil"] else "g")
+    dispatcher._compile_for_args = _undisturbed(dispatcher._compile_for_args)
     _dispatchers.append(dispatcher)
     return dispatcher
+
+
+def _undisturbed(compile_: Callable[..., Any]) -> Callable[..., Any]:
+    """What Numba calls for arguments of new types, without interrupts."""
+
+    def whole(*args: Any, **kwargs: Any) -> Any:
+        with Interrupts(held=True, firm=True):
+            return compile_(*args, **kwargs)
+
+    return whole
 
 
 _announce = {"pending": True, "depth": 0}
@@ -262,7 +281,8 @@ def _announced() -> Iterator[None]:
         timer.daemon = True
         timer.start()
     try:
-        yield
+        with Interrupts(held=True, firm=True):
+            yield
     finally:
         _announce["depth"] -= 1
         if timer is not None:

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import threading
 from functools import cache
 
 import numba
 from numba.core import config
 
+from elman import locks
 from elman.jit.target import DISABLED
 
 
@@ -21,6 +23,9 @@ def maximum_threads() -> int:
 # 300,000 looks (they keep the core from the thread that is waited for), 2.2 ms with 10,000; alone 0.37 and 0.39 ms.
 # Fewer looks are slower alone: threads then sleep between two kernels, 0.4 to 0.6 ms with 3,000.
 _LOOKS = "10000"
+
+
+_starting = locks.share(threading.RLock())  # a second thread would find, and then miss, the first one's variable
 
 
 @cache
@@ -37,7 +42,8 @@ def _start_threads() -> None:
 
 def current_threads() -> int:
     """Numba's number of threads, which this starts."""
-    _start_threads()
+    with _starting:
+        _start_threads()
     return numba.get_num_threads()
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -10,7 +9,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from elman import checks, constraints, initializers, regularizers
+from elman import checks, constraints, initializers, locks, regularizers
 from elman.cells import CELLS, Cell
 from elman.errors import BadValue, ElmanError
 from elman.masks import step_mask
@@ -67,7 +66,7 @@ class Layer(ABC):
         self.mask: np.ndarray | None = None  # (B, T), True: use the step; of the next forward's x
         self.key, self.draw = 0, 0  # random numbers of a training forward are a function of these two
         self.owner: Callable[[], Any] | None = None  # weak reference to the model that holds the parameters
-        self.lock = threading.RLock()  # memory of a call is reused by the next: one at a time
+        self.lock = locks.make()  # memory of a call is reused by the next: one at a time
         self.parameters: list[np.ndarray] = []
         self.gradients: list[np.ndarray] = []
 
@@ -166,11 +165,13 @@ class Layer(ABC):
 
     def get_weights(self) -> list[np.ndarray]:
         """Copies of the parameters."""
-        return [p.copy() for p in self.parameters]
+        with self.lock:
+            return [p.copy() for p in self.parameters]
 
     def set_weights(self, weights: Sequence[np.ndarray]) -> None:
         """Overwrite the parameters; all shapes are checked before the first is written."""
-        assign(self.parameters, weights)
+        with self.lock:
+            assign(self.parameters, weights)
 
     def count_params(self) -> int:
         """Number of scalar parameters."""

@@ -127,8 +127,7 @@ class BackupAndRestore(Callback):
         """Write the state after `epoch`, or before the first one."""
         model = self.model
         arrays: dict[str, np.ndarray] = {}
-        with model.lock:
-            header, values = model._state()
+        header, values = model._state()
         arrays |= {f"model/{name}": value for name, value in values.items()}
         callbacks = [
             {"class_name": type(c).__name__, "state": _pack(c.get_state(), f"callbacks/{k} {type(c).__name__}", arrays)}

@@ -202,9 +202,9 @@ class Batchwise(Steps):
         return Batch(x, y)
 
     def _on_batch(self, step: Callable[..., Any], batch: Batch, *, return_dict: bool) -> Any:
-        self._ready_optimizer()
-        scores = self._scores
         with self.lock:
+            self._ready_optimizer()
+            scores = self._scores
             scores.reset()
             scores.add(batch, *step(batch))
             return loop.results(scores.logs(), return_dict=return_dict)

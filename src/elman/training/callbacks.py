@@ -39,7 +39,9 @@ class Callback:
     are then those after the last batch that was finished, so that a `fit` with ``initial_epoch`` goes on from there. No
     further hook is called, `on_train_end` neither: what it would do, such as restoring weights, would hide the state
     that led to the error. A callback should therefore hold nothing open between two hooks. After an interrupt from
-    the keyboard no hook is called either.
+    the keyboard no hook is called either; it waits for the end of a batch, but not for that of a hook.
+
+    A hook may predict, evaluate, copy and save the model, and fit other ones; fitting its own is an error.
 
     Examples
     --------

@@ -12,8 +12,10 @@ import numpy as np
 
 from elman import checks, metrics
 from elman.errors import BadType, BadValue
+from elman.interrupts import Interrupts
 from elman.loss import Loss
 from elman.metrics import Metric
+from elman.threads import sharing
 from elman.training.batches import Batch, windows
 from elman.training.callbacks import History, Hooks, Logs
 from elman.training.data import Rows
@@ -157,13 +159,17 @@ def fit(
     rng: np.random.Generator, history: History,
 ) -> None:  # fmt: skip
     """Train epoch by epoch."""
-    with model.running():
-        _fit(model, rows, validation, plan, hooks, scores, rng, history)
+    with Interrupts(held=True) as interrupts, model.running(trains=True):
+        try:
+            interrupts.release()
+            _fit(model, rows, validation, plan, hooks, scores, rng, history, interrupts)
+        finally:
+            interrupts.held = True
 
 
 def _fit(
     model: Any, rows: Rows | Stream, validation: Rows | Stream | None, plan: Schedule, hooks: Hooks, scores: Scores,
-    rng: np.random.Generator, history: History,
+    rng: np.random.Generator, history: History, interrupts: Interrupts,
 ) -> None:  # fmt: skip
     model.stop_training, model.skip_warning_due = False, True
     hooks.announce_validation(0 if validation is None else plan.validation_freq)
@@ -178,7 +184,7 @@ def _fit(
         model.reset_states("train")
         order = rows.shuffled(rng) if plan.shuffle else None
         skipped = model.skipped_updates
-        _train_epoch(model, rows, plan, order, hooks, scores, progress)
+        _train_epoch(model, rows, plan, order, hooks, scores, progress, interrupts)
         history.skipped_updates.append(model.skipped_updates - skipped)
         logs = scores.logs()
         if validation is not None and (epoch + 1) % plan.validation_freq == 0:
@@ -188,11 +194,13 @@ def _fit(
         hooks.call("on_epoch_end", epoch, logs)
         if model.stop_training:
             break
+    interrupts.held = True
     with model.lock:
         if first < plan.epochs:
             model.optimizer.finalize(model._vector.values)
         if plan.tbptt is not None:
             model.reset_states("train")
+    interrupts.release()
     hooks.call("on_train_end", logs)
 
 
@@ -206,16 +214,19 @@ def _steps(rows: Rows | Stream, plan: Schedule, order: Any, *, sort: bool) -> It
 
 
 def _train_epoch(
-    model: Any, rows: Rows | Stream, plan: Schedule, order: Any, hooks: Hooks, scores: Scores, progress: Progress
-) -> None:
+    model: Any, rows: Rows | Stream, plan: Schedule, order: Any, hooks: Hooks, scores: Scores, progress: Progress,
+    interrupts: Interrupts,
+) -> None:  # fmt: skip
     before, after = hooks.wants("on_train_batch_begin"), hooks.wants("on_train_batch_end")
     for k, batch in enumerate(_steps(rows, plan, order, sort=not model._stateful)):
         if before:
             hooks.call("on_train_batch_begin", k, {})
+        interrupts.held = True
         with model.lock:
             found = model.train_step(batch)
             if found is not None:
                 scores.add(batch, *found)
+        interrupts.release()
         progress.step(k + 1, scores.loss)
         if after:
             hooks.call("on_train_batch_end", k, scores.logs())
@@ -228,7 +239,7 @@ def evaluate(
 ) -> Logs:
     """Loss and metrics over `rows`, under names with `prefix`."""
     # Within another evaluation, from a callback, its states go on afterwards.
-    with model.running(), model.own_states("validation"):
+    with model.running(), model.whole(rows), model.own_states("validation"):
         return _evaluate(model, rows, batch_size, steps, hooks, scores, prefix)
 
 
@@ -257,6 +268,11 @@ def _evaluate(
 
 def predict(model: Any, rows: Rows, batch_size: int, steps: int, hooks: Hooks) -> np.ndarray:
     """Outputs of the first `steps` batches of `rows`."""
+    with sharing(), model.whole():
+        return _predict(model, rows, batch_size, steps, hooks)
+
+
+def _predict(model: Any, rows: Rows, batch_size: int, steps: int, hooks: Hooks) -> np.ndarray:
     hooks.call("on_predict_begin", {})
     count = min(len(rows), steps * batch_size)
     outputs: Any = None
@@ -274,6 +290,11 @@ def predict(model: Any, rows: Rows, batch_size: int, steps: int, hooks: Hooks) -
 
 def predict_stream(model: Any, rows: Stream, steps: int | None, hooks: Hooks) -> np.ndarray:
     """Outputs of batches that come one by one."""
+    with sharing(), model.whole():
+        return _predict_stream(model, rows, steps, hooks)
+
+
+def _predict_stream(model: Any, rows: Stream, steps: int | None, hooks: Hooks) -> np.ndarray:
     hooks.call("on_predict_begin", {})
     parts: list[np.ndarray] = []
     for k, batch in enumerate(rows.batches(0, None, steps, sort=not model._stateful)):

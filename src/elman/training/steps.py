@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 import warnings
 import weakref
 from abc import ABC, abstractmethod
@@ -12,18 +11,20 @@ from typing import Any
 
 import numpy as np
 
-from elman import checks, losses, metrics, optimizers, registry
+from elman import checks, locks, losses, metrics, optimizers, registry
 from elman.errors import BadState, BadValue
 from elman.loss import Loss
 from elman.memory import Buffers
 from elman.optimizers import Optimizer
 from elman.parameters import ParameterVector
 from elman.recurrence import checked_interval
+from elman.threads import sharing
 from elman.training import loop
 from elman.training.batches import Batch, Form
 from elman.training.states import PHASES, States
 
 _PLAIN = nullcontext()
+_FITTED = "model: fit() while it is being fitted; wait for its end, or fit a copy (copy.deepcopy(model))"
 
 
 class Steps(ABC):
@@ -47,12 +48,12 @@ class Steps(ABC):
 
     def __init__(self, seed: int | None) -> None:
         self._buffers = Buffers()
-        self.lock = threading.RLock()  # one batch at a time: its memory is the next one's
+        self.lock = locks.make()  # one batch at a time: its memory is the next one's
         self._shuffle = np.random.default_rng(None if seed is None else [seed, 1])
         self._states = States()
         self._draws = 0  # training steps so far; noise is a function of it
         self.skipped_updates = 0
-        self._running = 0
+        self._runs: dict[Any, object] = {}
         self._evaluations = 0
 
     # ---- what a model defines
@@ -91,13 +92,34 @@ class Steps(ABC):
     # ---- while loops run
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """Meanwhile `compile` is refused: loss and optimizer must be those that the data were checked for."""
-        self._running += 1
+    def running(self, *, trains: bool = False) -> Iterator[None]:
+        """Meanwhile `compile` is refused: loss and optimizer must be those that the data were checked for.
+
+        With `trains` a second training is, too: RuntimeError, from a callback as from another thread.
+        """
+        token = object()
+        key = "training" if trains else token
         try:
-            yield
+            # Tests and sets at once, and an interrupt before the next line is cleaned up too.
+            if self._runs.setdefault(key, token) is not token:
+                raise BadState(_FITTED)
+            with sharing():
+                yield
         finally:
-            self._running -= 1
+            if self._runs.get(key) is token:
+                del self._runs[key]
+
+    def refuse_second_training(self) -> None:
+        """RuntimeError while one runs; before anything of the second one has happened."""
+        if "training" in self._runs:
+            raise BadState(_FITTED)
+
+    def whole(self, rows: Any = None) -> Any:
+        """The context of a call whose batches belong together: no other thread's comes between those that carry states.
+
+        `rows` that come in pieces carry states too.
+        """
+        return self.lock if self._stateful or getattr(rows, "pieces", None) is not None else _PLAIN
 
     @contextmanager
     def own_states(self, phase: str) -> Iterator[None]:
@@ -211,7 +233,8 @@ class Steps(ABC):
         >>> bool((model.predict(x) == first).all()), bool((second == first).all())
         (True, False)
         """
-        self._states.reset(phase if phase is None else checks.choose("phase", phase, PHASES))
+        with self.lock:
+            self._states.reset(phase if phase is None else checks.choose("phase", phase, PHASES))
 
     # ---- how to train
 
@@ -254,7 +277,7 @@ class Steps(ABC):
         >>> model = elman.Sequential([elman.layers.GRU(3), elman.layers.Dense(1)])
         >>> model.compile(elman.optimizers.Adam(1e-2, clipnorm=1.0), loss="huber", metrics=["mae"])
         """
-        if self._running:
+        if self._runs:
             raise BadState("model: compile() while it is fitted or evaluated; call it before or afterwards")
         if loss is None:
             raise BadValue("loss: expected a loss or its name, got None")
@@ -266,15 +289,17 @@ class Steps(ABC):
         weight = 1.0 if loss_weights is None else registry.number("loss_weights", loss_weights, -limit, limit)
         names = loop.metric_list("metrics", metrics), loop.metric_list("weighted_metrics", weighted_metrics)
         loop.make_scores(names, chosen[1], (1,))  # refuses unknown names
-        self._checkpoint = checked_interval(checkpoint)
-        self.optimizer, self.loss = chosen
-        self.optimizer.owner = weakref.ref(self)
-        self._loss_weight, self._metric_names = weight, names
-        self._scores: loop.Scores | None = None
-        self._form = None
-        self._optimizer_ready = False
-        if self._vector is not None:
-            self._ready_optimizer()
+        interval = checked_interval(checkpoint)
+        with self.lock:
+            self._checkpoint = interval
+            self.optimizer, self.loss = chosen
+            self.optimizer.owner = weakref.ref(self)
+            self._loss_weight, self._metric_names = weight, names
+            self._scores: loop.Scores | None = None
+            self._form = None
+            self._optimizer_ready = False
+            if self._vector is not None:
+                self._ready_optimizer()
 
     def get_compile_config(self) -> dict[str, Any]:
         """The arguments of `compile` as JSON values; ValueError if the model is not compiled."""
@@ -299,8 +324,12 @@ class Steps(ABC):
 
     def _ready_optimizer(self, flags: list[bool] | None = None) -> None:
         """Build the optimizer for the parameters that are trained: those of `flags`, or as the layers say now."""
-        if self._optimizer_ready and flags is None:
-            return
+        if not self._optimizer_ready or flags is not None:
+            with self.lock:  # two threads that begin to train at once
+                if not self._optimizer_ready or flags is not None:
+                    self._make_optimizer_ready(flags)
+
+    def _make_optimizer_ready(self, flags: list[bool] | None) -> None:
         vector = self._built()
         flags = self._trainable_flags() if flags is None else flags
         for gradient, free in zip(vector.views(vector.gradients), flags, strict=True):

@@ -101,14 +101,20 @@ class Trainer(Batchwise):
         ValueError, TypeError
             If anything does not fit: shapes (both are named), NaN or infinities (which array, how many, where), ranges.
             The model is then as before.
+        RuntimeError
+            If the model is being fitted already, by a callback's doing or in another thread; that goes on.
 
         Notes
         -----
         An update whose gradient holds NaN or infinity is skipped and counted in ``history.skipped_updates``.
 
+        An interrupt from the keyboard, in the main thread, waits for the end of the batch, and the model is then that
+        of so many batches; a second one does not wait.
+
         Truncated BPTT as in R. J. Williams, J. Peng, An efficient gradient-based algorithm for on-line training of
         recurrent network trajectories, Neural Computation 2 (1990), with the states of the window computed anew.
         """
+        self.refuse_second_training()
         stream = is_stream(x)
         if isinstance(x, Lanes):
             batch_size, shuffle = len(x) if batch_size is None else batch_size, False
