@@ -64,7 +64,6 @@ class Fitting:
     epochs: Any
     seeds: int
     seed: int
-    _changes: Any  # the lock of those who change what is fitted
     _reader: Reader
     _panel: Panel
     _engine: Engine
@@ -101,11 +100,10 @@ class Fitting:
         for name in self._parameter_names():
             setattr(self, name, given[name])
 
-    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
-        """With a lock; readers take what there is, see `settled`."""
-        self = super().__new__(cls)
-        self._changes = locks.make()
-        return self
+    @property
+    def _changes(self) -> Any:
+        """The lock of those who change what is fitted; readers take what there is, see `settled`."""
+        return self.__dict__.setdefault("_lock", locks.make())
 
     # ---- parameters, as scikit-learn's tools want them
 
