@@ -6,6 +6,7 @@ import os
 import threading
 import time
 import weakref
+from functools import partial
 from typing import Any
 
 _WAIT = 10.0
@@ -21,7 +22,8 @@ def make() -> Any:
     """A reentrant lock. A fork waits until no other thread holds it, so that what it guards is whole in the child."""
     lock = threading.RLock()
     key = id(lock)
-    _made[key] = weakref.ref(lock, lambda _: _made.pop(key, None))
+    # No code in Python: an interrupt that comes while it runs would be lost, as errors in such callbacks are.
+    _made[key] = weakref.ref(lock, partial(_made.pop, key))
     return lock
 
 

@@ -17,6 +17,7 @@ from elman.data import Permutation
 from elman.forecasting.layout import Gathered, Index, Source
 from elman.forecasting.network import Body, reads_future
 from elman.forecasting.targets import Target
+from elman.interrupts import Interrupts
 from elman.model import Sequential
 from elman.threads import get_num_threads, num_threads
 
@@ -199,16 +200,24 @@ def _shared(jobs: list[Any], threads: int, stop: threading.Event) -> list[Any]:
         with num_threads(each):
             return job()
 
-    pool = ThreadPoolExecutor(min(len(jobs), threads))
-    try:
-        running = [pool.submit(alone, job) for job in jobs]
-        wait(running, return_when=FIRST_EXCEPTION)
-        return [one.result() for one in running if one.done()]
-    except BaseException:
-        stop.set()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
+    # Python's own waiting bears no interrupt: one that comes right before it does not end it, one within it becomes a
+    # RuntimeError of its lock.
+    with Interrupts(held=True) as interrupts:
+        pool = ThreadPoolExecutor(min(len(jobs), threads))
+        try:
+            running = [pool.submit(alone, job) for job in jobs]
+            left: Any = running
+            while left and not any(one.done() and one.exception() for one in running):
+                left = wait(running, 0.1, FIRST_EXCEPTION).not_done
+                interrupts.release()
+                interrupts.held = True
+            return [one.result() for one in running if one.done()]
+        except BaseException:
+            stop.set()
+            raise
+        finally:
+            interrupts.held = True
+            pool.shutdown(cancel_futures=True)
 
 
 def outputs(
