@@ -57,20 +57,19 @@ class Batches:
         self._source, self._target, self._body = source, target, body
         self._series, self._origins, self._index, self._size = series, origins, index, size
         self._rng = np.random.default_rng([seed, 2])
-        self._numbers = np.empty(0, np.int64)
         if index is not None:
             self._order, self._place = Permutation(len(index), self._rng), 0
 
     def _next(self) -> np.ndarray:
         """The numbers of the next windows; a pass ends within a batch, and the next begins."""
-        numbers = np.empty(0, np.int64)
-        while len(numbers) < self._size:
-            part = self._order[self._place : self._place + self._size - len(numbers)]
-            numbers = np.concatenate([numbers, part])
-            self._place += len(part)
+        parts, missing = [], self._size
+        while missing:
+            parts.append(self._order[self._place : self._place + missing])
+            missing -= len(parts[-1])
+            self._place += len(parts[-1])
             if self._place >= len(self._order):
                 self._order, self._place = Permutation(len(self._index), self._rng), 0
-        return numbers
+        return np.concatenate(parts)
 
     def __iter__(self) -> Iterator[dict[str, Any]]:
         if self._index is None:
