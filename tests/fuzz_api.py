@@ -42,10 +42,9 @@ DTYPES = [
 SIZES = [0, -1, 1, 2, 3, 7, 1 << 31, 1 << 40, (1 << 62) + 1, 1 << 63, -(1 << 63), 10**30]
 FLOATS = [0.0, -0.0, 1.0, -1.0, 0.5, 1e-45, 1e30, 1e38, 1e308, float("nan"), float("inf"), float("-inf")]
 SCALARS = [
-    None, True, False, "", "x", "adam", "lstm", "mean", "\0", b"x", 1j, object(), np.float32(2), np.int8(-3), len,
-    int, ..., {}, {"class_name": "Adam", "config": {"learning_rate": "x"}}, {"class_name": []}, {1: 2}, set(), [], (),
-    [[]], [None], [[1, 2], [3]], ["a", 1], range(3), slice(2), np.float64("nan"), np.datetime64("2020-01-01"),
-    np.array(None),
+    None, True, False, "", "x", "adam", "lstm", "mean", "\0", b"x", 1j, object(), np.float32(2), np.int8(-3), ..., {},
+    {"class_name": "Adam", "config": {"learning_rate": "x"}}, {"class_name": []}, {1: 2}, set(), [], (), [[]], [None],
+    [[1, 2], [3]], ["a", 1], range(3), slice(2), np.float64("nan"), np.datetime64("2020-01-01"), np.array(None),
 ]  # fmt: skip
 ENTRIES = [1.5, None, "x", 10**400, b"", [1]]
 

@@ -9,6 +9,7 @@ import json
 import os
 import re
 import resource
+import signal
 import subprocess
 import sys
 import time
@@ -47,6 +48,7 @@ class Judge:
 
     def _timed(self, case, named, allowed):
         begin, result, kind = time.process_time(), None, "results"
+        signal.setitimer(signal.ITIMER_PROF, 10 * SECONDS)  # what never ends is ended, and tells where it was
         try:
             result = case()
         except ElmanError as error:
@@ -54,12 +56,15 @@ class Judge:
             kind = type(error).__name__
         except allowed as error:
             kind = type(error).__name__
+        finally:
+            signal.setitimer(signal.ITIMER_PROF, 0)
         return result, kind, time.process_time() - begin
 
 
 def confine():
     """From here on the process gets no more than MEMORY, and a crash tells where it was."""
     faulthandler.enable()
+    faulthandler.register(signal.SIGPROF, chain=True)
     if sys.platform.startswith("linux"):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))

@@ -161,7 +161,7 @@ def set_at(name, at, value):
         (lambda h, a: h["params"].update(layers=1 << 40), "layers: expected an integer of at most 1,000"),
         (lambda h, a: h["grid"].update(step=1 << 70), "step: expected an integer of at most"),
         (lambda h, a: h.update(ids=["a", "a"]), "ids: expected different names"),
-        (lambda h, a: h["budget"].update(batch_size=0), "batch_size: expected an integer of at least 1"),
+        (lambda h, a: h["budget"].update(batch_size=0), "batch_size: 0 does not fit the options, 64"),
     ],
 )
 def test_forecasters_that_cannot_be(forecast, tmp_path, edit, message):

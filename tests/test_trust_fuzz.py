@@ -84,6 +84,25 @@ FOUND = {
     ),
     "layers without end": (lambda: elman.layers.SegmentRNN(2, 2, 1, layers=1 << 40), "layers: .* at most 1,000"),
     "a horizon beyond integers": (lambda: elman.Forecaster(10**30).fit(SERIES), "horizon: .* at most 1,000,000,000"),
+    "a batch of a billion": (
+        lambda: elman.Forecaster(2, batch_size=10**9).fit(SERIES),
+        "batch_size: .* at most 1,048,576",
+    ),
+    "a sequence without axes": (lambda: elman.utils.pad_sequences(np.array(3)), "sequences: expected a sequence"),
+    "callbacks without axes": (
+        lambda: model().fit(np.ones((2, 2, 2)), [1, 2], callbacks=np.array(3)),
+        "callbacks: expected a sequence",
+    ),
+    "a kernel without axes": (
+        lambda: elman.functional.recurrent("gru", np.ones((1, 2, 2)), [1.0, 2.0]),
+        r"parameters\[0\]: the kernel of cell 'gru' must have shape",
+    ),
+    "classes beyond memory": (
+        lambda: elman.metrics.confusion_matrix([0, 1], [1, 1], 1 << 40),
+        "classes: expected an integer of at most 1,048,576",
+    ),
+    "an array in a shape": (lambda: elman.layers.Reshape((np.ones(2), 2)), "target_shape: expected an integer"),
+    "a range beyond floats": (lambda: elman.initializers.RandomUniform(-1e308, 1e308), "maxval: its distance from"),
     "a value beyond floats": (lambda: elman.Forecaster(2).fit([1.0, 10**400, 2.0]), "y: int too large"),
     "ragged tokens": (lambda: elman.data.Lanes.next_token([RAGGED, [1]]), r"tokens\[0\]: expected an array"),
     "an array of no quantiles": (lambda: elman.losses.Quantile(np.array(0.5)), "quantiles: expected a sequence"),
@@ -107,3 +126,22 @@ def test_what_was_found(name):
 def test_every_kind_is_a_builtin_one_too(kind, builtin):
     assert issubclass(kind, builtin) and issubclass(kind, errors.ElmanError)
     assert re.fullmatch(r"elman\.errors\.\w+", f"{kind.__module__}.{kind.__qualname__}")
+
+
+def test_zeros_of_either_sign_are_a_range():
+    assert (elman.initializers.RandomUniform(0.0, -0.0)((3,), np.float64, np.random.default_rng(0)) == 0).all()
+
+
+@pytest.mark.parametrize("option", ["sequence_stride", "sampling_rate"])
+def test_a_stride_beyond_integers_gives_one_window(option):
+    length = 1 if option == "sampling_rate" else 30
+    windows = elman.data.timeseries_windows(SERIES, None, length, **{option: 1 << 62})
+    np.testing.assert_array_equal(windows[0].ravel(), SERIES[:length])
+
+
+def test_appending_to_a_file_that_is_no_text(tmp_path):
+    (tmp_path / "log").write_bytes(bytes(range(1, 256)))
+    log = elman.callbacks.CSVLogger(tmp_path / "log", append=True)
+    with pytest.raises(errors.BadValue, match=r"append: .* has the columns"):
+        model().fit(np.ones((2, 2, 2)), [1, 2], verbose=0, callbacks=[log])
+    assert (tmp_path / "log").read_bytes() == bytes(range(1, 256))

@@ -137,7 +137,7 @@ def _checked_parameters(cell: Cell, inputs: int, parameters: Sequence[np.ndarray
         known += ["weights per unit"][: bool(rows)]
         counts = f"{least} or {least + 1}" if cell.bias else str(least)
         raise BadValue(f"parameters: cell {cell.name!r} takes {counts} arrays ({', '.join(known)}), got {len(given)}")
-    columns = given[0].shape[-1]
+    columns = given[0].shape[-1] if given[0].ndim else 0
     units = columns // cell.gates
     if given[0].shape != (inputs, columns) or units * cell.gates != columns or units == 0:
         raise BadValue(

@@ -94,7 +94,7 @@ def _arrays(sequences: Iterable[Any]) -> list[np.ndarray]:
         raise BadType(f"sequences: expected a list of sequences, got {type(sequences).__name__}")
     arrays: list[np.ndarray] = []
     first = None
-    for k, sequence in enumerate(sequences):
+    for k, sequence in enumerate(checks.entries("sequences", sequences)):
         try:
             array = np.asarray(sequence)
         except ValueError as error:

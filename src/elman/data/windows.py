@@ -182,6 +182,8 @@ def timeseries_windows(
         if targets.ndim == 0 or len(targets) <= first:
             raise BadValue(f"targets: shape {targets.shape} has none for the first window, which begins at {first}")
         begins = min(begins, len(targets) - first)
+    # A single window, or one of a single step, may have any: the product with the size of a step is to be an int64.
+    stride, rate = min(stride, len(series)), min(rate, len(series))
     return Windows(series, targets, length, stride, rate, first, -(-begins // stride))
 
 

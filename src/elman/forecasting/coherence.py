@@ -107,7 +107,8 @@ def check_plan(plan: Any, options: dict[str, Any], panel: Panel, parameters: int
     checks.flag("revin", body.revin)
     checks.integer("steps", budget.steps)
     checks.integer("checks", budget.checks)
-    checks.integer("batch_size", budget.batch_size)
+    if budget.batch_size != options["batch_size"]:
+        raise BadValue(f"batch_size: {budget.batch_size} does not fit the options, {options['batch_size']}")
     _real("learning_rate", budget.learning_rate)
     checks.flag("log", transform.log)
     checks.integer("period", transform.period)

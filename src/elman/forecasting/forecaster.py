@@ -68,6 +68,7 @@ class Forecaster(Fitting):
     learning_rate : float
         Where it begins; it falls to a fiftieth of it along a cosine.
     batch_size : int
+        At most 2 ** 20.
     epochs : "auto" or float
         Passes over all windows; "auto": 1,500 batches, at most 50 passes.
     seeds : int

@@ -30,11 +30,15 @@ _MOST_STEPS, _MOST_PASSES = 1500, 50
 # Beyond it counts cannot be drawn.
 _COUNT = 1e15
 
+# Few windows fill a batch by many passes, each of which takes some 20 us.
+_LARGEST_BATCH = 1 << 20
+
 
 def check(options: dict[str, Any]) -> None:
     """TypeError or ValueError for the first option of a Forecaster that is out of range."""
-    for name in ("units", "batch_size", "seeds"):
+    for name in ("units", "seeds"):
         checks.integer(name, options[name])
+    checks.integer("batch_size", options["batch_size"], 1, _LARGEST_BATCH)
     checks.integer("horizon", options["horizon"], 1, _LONGEST)
     checks.integer("layers", options["layers"], 1, MOST_LAYERS)
     for name in ("lookback", "segment"):

@@ -155,9 +155,11 @@ class RandomUniform(Initializer):
         store(self, minval=number("minval", self.minval, -math.inf), maxval=number("maxval", self.maxval, -math.inf))
         if self.minval > self.maxval:
             raise BadValue(f"maxval: must not be below minval={self.minval}, got {self.maxval}")
+        if math.isinf(self.maxval - self.minval):
+            raise BadValue(f"maxval: its distance from minval={self.minval} is beyond float64, got {self.maxval}")
 
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:
-        return rng.uniform(self.minval, self.maxval, shape)
+        return rng.uniform(self.minval, self.maxval + 0.0, shape)  # NumPy takes -0 for less than 0
 
 
 @dataclass(frozen=True)

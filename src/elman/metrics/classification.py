@@ -252,6 +252,7 @@ def confusion_matrix(y_true: Any, y_pred: Any, classes: int | None = None) -> np
         raise BadValue(f"y_pred: shape {pred.shape} does not fit y_true of shape {true.shape}")
     for name, given in (("y_true", true), ("y_pred", pred)):
         finite(name, given)
-    count = integer("classes", classes) if classes is not None else max(1, int(max(true.max(), pred.max())) + 1)
+    found = max(1, int(max(true.max(), pred.max())) + 1) if classes is None else classes
+    count = integer("classes", found, 1, 1 << 20)
     rows, columns = class_indices("y_true", true, count), class_indices("y_pred", pred, count)
     return np.bincount((rows * count + columns).ravel(), minlength=count * count).reshape(count, count)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from typing import Any
 
+from elman import checks
 from elman.errors import BadType
 
 Logs = dict[str, float]
@@ -135,7 +136,7 @@ class Hooks:
     ) -> None:
         if not isinstance(callbacks, (Iterable, type(None))):
             raise BadType(f"callbacks: expected a list of callbacks, got {type(callbacks).__name__} {callbacks!r}")
-        given = [*first, *(callbacks or [])]
+        given = [*first, *([] if callbacks is None else checks.entries("callbacks", callbacks))]
         # History comes late: others add to the logs of an epoch, such as its learning rate. Last come those who look
         # at all others: what they back up, and restore over the begin of a training, is then complete.
         late = lambda callback: 2 if hasattr(callback, "set_callbacks") else int(isinstance(callback, History))

@@ -108,7 +108,7 @@ class CSVLogger(Callback):
         if not self.append:
             with open(self._path, "w", encoding="utf-8"):
                 pass
-        with open(self._path, encoding="utf-8", newline="") as file:
+        with open(self._path, encoding="utf-8", errors="replace", newline="") as file:  # it may be any file
             header = next(csv.reader(file, delimiter=self.separator), None)
         if not header:
             self._write(["epoch", *columns])
