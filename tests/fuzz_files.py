@@ -15,6 +15,7 @@ from fuzzing import Judge, confine, explore, report, watch
 from hypothesis import strategies as st
 
 import elman
+from elman import archive as files
 from elman import layers
 
 X = np.random.default_rng(0).normal(size=(4, 6, 2)).astype(np.float32)
@@ -144,6 +145,15 @@ def packed(pairs, compression=zipfile.ZIP_STORED):
     return out.getvalue()
 
 
+def sealed(parts):
+    """A file of these members, with their digest."""
+    text = np.load(io.BytesIO(parts["header.npy"])).tobytes()
+    own = ("header.npy", "digest.npy")
+    found = {name.removesuffix(".npy"): np.load(io.BytesIO(part)) for name, part in parts.items() if name not in own}
+    parts["digest.npy"] = npy(np.frombuffer(files.digest(text, found), np.uint8))
+    return packed(parts.items())
+
+
 def described(text, content=b""):
     """A .npy with any description."""
     text = text.encode("latin1") + b"\n"
@@ -232,13 +242,13 @@ def header(draw, whole):
                     holder[last] = None
         data = json.dumps(found).encode()
     parts["header.npy"] = npy(np.frombuffer(data, np.uint8))
-    return packed(parts.items())
+    return sealed(parts)
 
 
 def arrays(draw, whole):
-    """An array with other values, another dtype or another shape; checksums and names are right."""
+    """An array with other values, another dtype or another shape; checksums, names and digest are right."""
     parts = members(whole)
-    name = draw(st.sampled_from([n for n in parts if n != "header.npy"]))
+    name = draw(st.sampled_from([n for n in parts if n not in ("header.npy", "digest.npy")]))
     array = np.load(io.BytesIO(parts[name]))
     kind = draw(st.sampled_from(["value", "value", "dtype", "longer", "shorter", "axes", "reverse"]))
     if kind == "value" and array.size:
@@ -258,7 +268,7 @@ def arrays(draw, whole):
     elif array.ndim:
         array = array[::-1]
     parts[name] = npy(array)
-    return packed(parts.items())
+    return sealed(parts)
 
 
 class Damaged:
