@@ -98,15 +98,17 @@ def test_ctrl_c_leaves_the_model_after_a_whole_number_of_batches(kind, tmp_path)
     assert len(counts) > 1
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)
 @pytest.mark.parametrize("k", [0, 1, 5])
-def test_ctrl_c_stops_within_one_batch(k):
+def test_a_signal_stops_within_one_batch(k, number):
     """A signal within a batch ends the training when that batch is over; no hook is called any more."""
+    before = signal.signal(number, signal.default_int_handler)
     model, at = w.stacked(), At(k)
     step, inside = model.train_step, []
 
     def slow(batch):
         if at.left < 0 and not inside:
-            os.kill(os.getpid(), signal.SIGINT)
+            os.kill(os.getpid(), number)
             for _ in range(1000):
                 pass  # the handler runs here
             inside.append(True)
@@ -114,11 +116,14 @@ def test_ctrl_c_stops_within_one_batch(k):
 
     model.train_step = slow
     at.number = 0  # nothing: the signal comes from the batch itself
-    with pytest.raises(KeyboardInterrupt):
-        model.fit(**w.data("stacked")[0], batch_size=8, epochs=3, verbose=0, callbacks=[at])
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            model.fit(**w.data("stacked")[0], batch_size=8, epochs=3, verbose=0, callbacks=[at])
+        assert signal.getsignal(number) is signal.default_int_handler
+    finally:
+        signal.signal(number, before)
     assert inside == [True] and at.ended == k
     assert bits(model) == bits(replayed("stacked", k + 1))
-    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
 
 
 def test_a_second_ctrl_c_does_not_wait():
@@ -311,7 +316,7 @@ def test_killed_while_it_saves(what, number, tmp_path):
     """Over and over the same file: after each kill it is the old or the new one, and the next process goes on."""
     moments = random.Random(f"{what} {number}")
     last, path = 0, tmp_path / "saved.npz"
-    for _ in range(thorough(1, 35)):
+    for _ in range(thorough(2 if what == "model" else 1, 35)):
         with start(SAVING, tmp_path, what) as process:
             assert process.stdout.readline() == "begin\n", process.stderr.read()
             while not path.exists():
