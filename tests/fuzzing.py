@@ -65,6 +65,7 @@ def confine():
     """From here on the process gets no more than MEMORY, and a crash tells where it was."""
     faulthandler.enable()
     faulthandler.register(signal.SIGPROF, chain=True)
+    confine.base = _peak()
     if sys.platform.startswith("linux"):
         used = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
         resource.setrlimit(resource.RLIMIT_AS, (used + MEMORY, used + MEMORY))
@@ -106,9 +107,13 @@ def explore(strategy, case, count):
         print(f"{chunk + examples} cases", file=sys.stderr)
 
 
+def _peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+
+
 def report(judge, count):
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    json.dump({"cases": count, "counts": judge.counts, "slowest": judge.slowest, "peak": peak}, sys.stdout)
+    found = {"cases": count, "counts": judge.counts, "slowest": judge.slowest, "grown": _peak() - confine.base}
+    json.dump(found, sys.stdout)
 
 
 def launch(script, *arguments, timeout):

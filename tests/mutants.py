@@ -47,6 +47,8 @@ OPERATORS = {ast.Add: ast.Sub, ast.Sub: ast.Add, ast.Mult: ast.Div, ast.Div: ast
 LIMITS = "zero, half, one, limit = (options.dtype.type(0), options.dtype.type(0.5), options.dtype.type(1), "
 # Mutants that compute the same numbers, with the reason.
 EQUIVALENT = {
+    # 0, or NaN where the variance overflows: whether it is added or taken away.
+    ("norms", "return (mean, kind(1) / np.sqrt(variance) - (variance - variance))"),
     # This branch is taken for y = 0 (and NaN) only, where the product is 0 whatever its factor.
     ("relu", "kind(1) if y > kind(0) else kind(1) * y"),
     ("relu", "kind(1) if y > kind(0) else kind(0) / y"),

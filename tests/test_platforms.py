@@ -131,7 +131,10 @@ def test_sources_name_nothing_that_other_systems_lack():
 
     import elman
 
-    guarded = {"threads.py": {"register_at_fork", "sched_getaffinity"}, "places.py": {"getuid"}}
+    guarded = {
+        "threads.py": {"register_at_fork", "sched_getaffinity"}, "places.py": {"getuid"},
+        "locks.py": {"register_at_fork"}, "team.py": {"sched_getaffinity"},
+    }  # fmt: skip
     posix = {"fork", "register_at_fork", "sched_getaffinity", "getuid", "geteuid", "getppid", "O_DIRECTORY", "mkfifo"}
     root = Path(elman.__file__).parent
     for file in root.rglob("*.py"):
