@@ -147,6 +147,7 @@ def set_at(name, at, value):
         (set_at("offsets", 2, 1 << 40), "offsets: expected ascending numbers from 0 to 60"),
         (set_at("offsets", 1, -5), "offsets: expected ascending numbers"),
         (set_at("first", 0, 1 << 62), "first: expected ticks of at most"),
+        (lambda h, a: h["layout"].update(lags=[1 << 70]), "lags: expected an integer of at most"),
         (lambda h, a: a.update(values=a["values"][:9]), "offsets: expected ascending numbers from 0 to 9"),
         (lambda h, a: a.update(values=a["values"].astype(float)), r"values: expected float32 \(60,\), got float64"),
         (lambda h, a: a.update(past=a["past"][:, :0]), r"past: expected float32 \(60, 1\), got float32 \(60, 0\)"),

@@ -12,9 +12,7 @@ from elman.forecasting import options as chosen
 from elman.forecasting.grid import Grid
 from elman.forecasting.layout import SCALES, Layout
 from elman.forecasting.panel import Panel
-
-# Ticks, and the origins of grids: sums of two of them are int64 still.
-_FARTHEST = 1 << 61
+from elman.forecasting.transform import FARTHEST
 
 
 def _array(name: str, found: Any, dtype: Any, shape: tuple[int, ...]) -> None:
@@ -45,8 +43,8 @@ def check_panel(panel: Panel) -> None:
         raise BadValue(f"offsets: expected ascending numbers from 0 to {n}")
     _array("values", panel.values, np.float32, (n,))
     _array("first", panel.first, np.int64, (series,))
-    if (panel.first < -_FARTHEST).any() or (panel.first > _FARTHEST).any():
-        raise BadValue(f"first: expected ticks of at most {_FARTHEST:,}")
+    if (panel.first < -FARTHEST).any() or (panel.first > FARTHEST).any():
+        raise BadValue(f"first: expected ticks of at most {FARTHEST:,}")
     for kind, rows in (("past", n), ("known", n), ("static", series)):
         _array(kind, getattr(panel, kind), np.float32, (rows, len(getattr(panel, f"{kind}_names"))))
     if panel.given is not None:
@@ -61,19 +59,19 @@ def check_panel(panel: Panel) -> None:
 
 def _check_grid(grid: Grid) -> None:
     for name in ("step", "origin", "day", "clock"):
-        checks.integer(name, getattr(grid, name), -_FARTHEST, _FARTHEST)
+        checks.integer(name, getattr(grid, name), -FARTHEST, FARTHEST)
 
 
 def check_layout(layout: Layout, panel: Panel) -> None:
     """ValueError unless the columns of a layout are those of the panel, and its numbers can be."""
     for name in ("lookback", "horizon"):
-        checks.integer(name, getattr(layout, name))
+        checks.integer(name, getattr(layout, name), 1, chosen.LONGEST)
     for name in ("lags", "seasons", "calendar"):
         if not isinstance(getattr(layout, name), tuple):
             raise BadValue(f"{name}: expected a list, got {getattr(layout, name)!r}")
     for name in ("lags", "seasons"):
         for value in getattr(layout, name):
-            checks.integer(name, value)
+            checks.integer(name, value, 1, 2 * chosen.LONGEST)
     for name in ("stepwise", "log_scale"):
         checks.flag(name, getattr(layout, name))
     checks.choose("scale", layout.scale, SCALES)
@@ -102,18 +100,18 @@ def check_plan(plan: Any, options: dict[str, Any], panel: Panel, parameters: int
     if plan.layout.horizon != options["horizon"] or body.outputs != plan.target.outputs:
         raise BadValue(f"horizon: {plan.layout.horizon} steps of {body.outputs} do not fit the options")
     checks.integer("layers", body.layers, 1, max(1, parameters))  # each has some; a number alone must cost nothing
-    checks.integer("segment", body.segment)
-    checks.integer("channels", body.channels, 0)
+    checks.integer("segment", body.segment, 1, chosen.LONGEST)
+    checks.integer("channels", body.channels, 0, max(1, parameters))
     checks.flag("revin", body.revin)
-    checks.integer("steps", budget.steps)
-    checks.integer("checks", budget.checks)
+    checks.integer("steps", budget.steps, 1, FARTHEST)
+    checks.integer("checks", budget.checks, 1, FARTHEST)
     if budget.batch_size != options["batch_size"]:
         raise BadValue(f"batch_size: {budget.batch_size} does not fit the options, {options['batch_size']}")
     _real("learning_rate", budget.learning_rate)
     checks.flag("log", transform.log)
-    checks.integer("period", transform.period)
+    checks.integer("period", transform.period, 1, chosen.LONGEST)
     for label, place in plan.places.items():
         for value in place:
             _real(f"place of {label!r}", value)
     for season in plan.seasons:
-        checks.integer("seasons", season)
+        checks.integer("seasons", season, 1, chosen.LONGEST)

@@ -39,11 +39,11 @@ def check(options: dict[str, Any]) -> None:
     for name in ("units", "seeds"):
         checks.integer(name, options[name])
     checks.integer("batch_size", options["batch_size"], 1, _LARGEST_BATCH)
-    checks.integer("horizon", options["horizon"], 1, _LONGEST)
+    checks.integer("horizon", options["horizon"], 1, LONGEST)
     checks.integer("layers", options["layers"], 1, MOST_LAYERS)
     for name in ("lookback", "segment"):
         if options[name] is not None:
-            checks.integer(name, options[name], 1, _LONGEST)
+            checks.integer(name, options[name], 1, LONGEST)
     checks.integer("seed", options["seed"], 0)
     checks.choose("head", options["head"], ("auto", *HEADS))
     checks.choose("loss", options["loss"], TARGETS)
@@ -83,7 +83,7 @@ def _check_revin(options: dict[str, Any]) -> None:
         raise BadValue("scale: 'revin' is a part of the forecaster's own models; use 'standard' with model=")
 
 
-_LONGEST = 1_000_000_000
+LONGEST = 1_000_000_000
 """Longest season, horizon, lookback and segment that are taken."""
 
 
@@ -95,8 +95,8 @@ def _check_season(season: Any) -> None:
     if season is None or (isinstance(season, str) and season == "auto"):
         return
     for length in _lengths(season):
-        if checks.integer("season", length) > _LONGEST:
-            raise BadValue(f"season: expected at most {_LONGEST:,} steps, got {length}")
+        if checks.integer("season", length) > LONGEST:
+            raise BadValue(f"season: expected at most {LONGEST:,} steps, got {length}")
 
 
 def _check_quantiles(quantiles: Any) -> None:

@@ -12,6 +12,8 @@ from elman.errors import BadValue
 from elman.forecasting.decomposition import Seasonal
 from elman.forecasting.panel import Panel
 
+FARTHEST = 1 << 61
+"""Most that ticks may be: the difference of two is an int64 still."""
 _MOST = float(np.finfo(np.float32).max)
 
 
@@ -94,6 +96,8 @@ class Transform:
         period = checks.integer("period", config["period"])
         if arrays["patterns"].ndim != 2 or arrays["patterns"].shape[1] != period or (arrays["counts"] < 1).any():
             raise BadValue(f"patterns: expected seasons of {period} steps, got {arrays['patterns'].shape}")
+        if ((arrays["first"] < -FARTHEST) | (arrays["first"] > FARTHEST)).any():
+            raise BadValue(f"first: expected ticks of at most {FARTHEST:,}")
         parts = np.split(arrays["patterns"], np.cumsum(arrays["counts"])[:-1]) if config["ids"] else []
         known = {
             label: (Seasonal(period, False, part), int(first))
