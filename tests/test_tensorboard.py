@@ -191,7 +191,7 @@ def test_without_the_package_the_error_names_the_extra(monkeypatch):
         ({"update_freq": 0}, ValueError, "update_freq"),
         ({"update_freq": 1.5}, TypeError, "update_freq"),
         ({"histogram_freq": -1}, ValueError, "histogram_freq"),
-        ({"log_dir": 3}, TypeError, "str"),
+        ({"log_dir": 3}, TypeError, "log_dir: expected text or a path"),
     ],
 )
 def test_arguments_are_checked(options, error, message):
