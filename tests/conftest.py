@@ -1,6 +1,7 @@
 """A kernel cache of the tests' own, and what many tests share."""
 
 import os
+import signal
 import stat
 import sys
 import tempfile
@@ -27,6 +28,9 @@ def _own_cache():
 # Before the first import of elman, which reads it.
 if "ELMAN_CACHE_DIR" not in os.environ:
     os.environ["ELMAN_CACHE_DIR"] = _own_cache()
+# A shell's background job ignores Ctrl-C, and so would all that tests interrupt.
+if signal.getsignal(signal.SIGINT) == signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 # Tests import tests/reference.py by its name.
 sys.path.insert(0, str(Path(__file__).parent))
 
