@@ -120,9 +120,9 @@ class Reshape(Layer):
         given = self.target_shape
         if not isinstance(given, (tuple, list)) or len(given) not in (1, 2):
             raise BadValue(f"target_shape: expected (time, features) or (features,), got {given!r}")
-        self.target_shape = tuple(checks.integer("target_shape", s, -1) for s in given)
-        for size in self.target_shape:
-            checks.integer("target_shape", abs(size))  # -1, or a length
+        self.target_shape = tuple(
+            -1 if isinstance(s, (int, np.integer)) and s == -1 else checks.integer("target_shape", s) for s in given
+        )
         if self.target_shape.count(-1) > 1:
             raise BadValue(f"target_shape: expected -1 once at most, got {self.target_shape}")
 
