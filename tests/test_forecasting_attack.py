@@ -126,7 +126,7 @@ BAD_OPTIONS = [
     ({"horizon": 0}, "horizon: "),
     ({"horizon": -1}, "horizon: "),
     ({"segment": 10, "lookback": 5, "head": "segment"}, "segment: 10 steps are more than the lookback of 5"),
-    ({"season": 2**70}, "season: expected at most"),
+    ({"season": 2**70}, "season: expected an integer of at most"),
     ({"season": 0}, "season: "),
     ({"season": "weekly"}, "season: "),
     ({"quantiles": (0.5, 0.5)}, "quantiles: expected different"),

@@ -176,6 +176,35 @@ def test_forecasters_that_cannot_be(forecast, tmp_path, edit, message):
         elman.Forecaster.load(path)
 
 
+@pytest.mark.parametrize(
+    ("part", "name", "value"),
+    [
+        ("layout", "lookback", 1 << 70),
+        ("layout", "horizon", 1 << 70),
+        ("layout", "seasons", [1 << 70]),
+        ("body", "segment", 1 << 70),
+        ("body", "channels", 1 << 40),
+        ("budget", "steps", 1 << 70),
+        ("budget", "checks", 1 << 70),
+        (None, "seasons", [1 << 70]),
+    ],
+)
+def test_forecasters_with_numbers_out_of_all_bounds(forecast, tmp_path, part, name, value):
+    path = tmp_path / "f"
+    path.write_bytes(forecast)
+    change(path, lambda h, a: (h[part] if part else h).update({name: value}))
+    with pytest.raises(errors.BadFile, match=f"{name}: expected an integer of at most"):
+        elman.Forecaster.load(path)
+
+
+def test_seasonal_factors_that_begin_out_of_all_bounds(tmp_path):
+    path = tmp_path / "f"
+    elman.Forecaster(3, units=2, epochs=1, season=7, deseasonalize=True).fit(SERIES, verbose=0).save(path)
+    change(path, set_at("transform/first", 0, 1 << 62))
+    with pytest.raises(errors.BadFile, match="first: expected ticks of at most"):
+        elman.Forecaster.load(path)
+
+
 def test_an_unharmed_forecaster_is_loaded(forecast, tmp_path):
     path = tmp_path / "f"
     path.write_bytes(forecast)

@@ -95,8 +95,7 @@ def _check_season(season: Any) -> None:
     if season is None or (isinstance(season, str) and season == "auto"):
         return
     for length in _lengths(season):
-        if checks.integer("season", length) > LONGEST:
-            raise BadValue(f"season: expected at most {LONGEST:,} steps, got {length}")
+        checks.integer("season", length, 1, LONGEST)
 
 
 def _check_quantiles(quantiles: Any) -> None:
