@@ -72,13 +72,13 @@ def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     return numba.njit(**SERIAL)(function)
 
 
-def inlined(twin: Callable[..., Any]) -> Callable[..., Any]:
+def inlined(twin: Callable[..., Any], *, gives_array: bool = False) -> Callable[..., Any]:
     """Bind compiled code to its Python `twin`; used as ``@inlined(twin) def _(*types): return implementation``.
 
     The code is inlined into every caller, so that loops around it vectorise. The twin runs under
-    ``NUMBA_DISABLE_JIT=1``.
+    ``NUMBA_DISABLE_JIT=1``. Only code that `gives_array` may return one, of memory that is not counted.
     """
-    return overload(twin, jit_options={**STRICT, "forceinline": True}, prefer_literal=True)
+    return overload(twin, jit_options={**STRICT, "forceinline": True, "_nrt": gives_array}, prefer_literal=True)
 
 
 def force_inlined(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -135,7 +135,7 @@ def block(place: Any, offset: int, rows: int, columns: int) -> np.ndarray:
     return _at(place, offset, (rows, columns), (columns, 1))
 
 
-@inlined(block)
+@inlined(block, gives_array=True)
 def _block_compiled(place, offset, rows, columns):
     return lambda place, offset, rows, columns: carray(_shifted(place, offset), (rows, columns))
 
@@ -145,7 +145,7 @@ def flat(place: Any, offset: int, size: int) -> np.ndarray:
     return _at(place, offset, (size,), (1,))
 
 
-@inlined(flat)
+@inlined(flat, gives_array=True)
 def _flat_compiled(place, offset, size):
     return lambda place, offset, size: carray(_shifted(place, offset), (size,))
 
