@@ -21,11 +21,11 @@ def masks(steps, batch):
 def run(mask, block, band, threads, dealt=False):
     bands = -(-mask.shape[1] // band)
     pieces = np.zeros((threads, bands if dealt else 1, 2), np.int64)
-    read = np.full((len(mask), bands), 7, np.uint8)
+    gaps, read = np.full((2, len(mask), bands), 7, np.uint8)
     counts = np.full(mask.shape[1], 7)
-    holes = share(1, mask.view(np.uint8), block, band, pieces, read, counts, np.full(threads, 7.0))
+    share(1, mask.view(np.uint8), block, band, pieces, gaps, read, counts, np.full(threads, 7.0))
     np.testing.assert_array_equal(counts, mask.sum(axis=0))
-    return pieces, read, holes
+    return pieces, gaps, read
 
 
 @pytest.mark.parametrize("block", [1, 4, 64])
@@ -33,19 +33,21 @@ def run(mask, block, band, threads, dealt=False):
 @pytest.mark.parametrize(("steps", "batch"), SHAPES)
 def test_what_the_weight_gradients_read(steps, batch, block, band):
     for mask in masks(steps, batch):
-        read = run(mask, block, band, 2)[1]
+        read = run(mask, block, band, 2)[2]
         for t in range(steps):
             rest = mask[t : (t // block + 1) * block].any(axis=0)
-            assert read[t].tolist() == [rest[b : b + band].any() for b in range(0, batch, band)]
+            for k, b in enumerate(range(0, batch, band)):
+                used = np.flatnonzero(rest[b : b + band])
+                last = used[-1] + 1 if used.size else 0
+                assert read[t, k] == min(-(-last // 4) * 4, len(rest[b : b + band]))
 
 
-def test_holes():
-    rising = np.tri(7, 7, dtype=bool)
-    for mask, holes in (
-        (np.ones((7, 7), bool), False), (np.zeros((7, 7), bool), False), (rising, False), (rising[::-1], False),
-        (rising[:, ::-1], True), (np.eye(7, dtype=bool), True),
-    ):  # fmt: skip
-        assert run(mask, 2, 4, 2)[2] == holes
+@pytest.mark.parametrize("band", [1, 4, 8])
+@pytest.mark.parametrize(("steps", "batch"), SHAPES)
+def test_where_a_band_has_gaps(steps, batch, band):
+    for mask in masks(steps, batch):
+        expected = [[not row[b : b + band].all() for b in range(0, batch, band)] for row in mask]
+        np.testing.assert_array_equal(run(mask, 8, band, 2)[1], expected)
 
 
 @pytest.mark.parametrize("dealt", [False, True])

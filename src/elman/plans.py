@@ -88,8 +88,8 @@ def equal_pieces(batch: int, threads: int) -> np.ndarray:
     return np.stack([begins, np.minimum(begins + rows, batch)], axis=1)[:, None].astype(np.int64)
 
 
-def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray, bool]:
-    """Pieces of the batch for threads by a mask (T, B), what is read, and whether there are holes; see `share`.
+def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Pieces of the batch for threads by a mask (T, B), where it has gaps, and what is read; see `share`.
 
     Few bands are dealt out one by one: of 4, ordered by length, two threads would get 42 and 58 % by one cut.
     """
@@ -97,9 +97,9 @@ def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray,
     band = band_rows(batch)
     bands = -(-batch // band)
     pieces = np.zeros((threads, bands if threads > 1 and bands <= _DEALT_BANDS * threads else 1, 2), np.int64)
-    read = np.empty((steps, bands), np.uint8)
-    holes = share(1, mask, time_block, band, pieces, read, np.empty(batch, np.int64), np.empty(threads))
-    return pieces, read, bool(holes)
+    gaps, read = np.empty((2, steps, bands), np.uint8)
+    share(1, mask, time_block, band, pieces, gaps, read, np.empty(batch, np.int64), np.empty(threads))
+    return pieces, gaps, read
 
 
 @lru_cache(maxsize=256)

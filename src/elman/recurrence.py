@@ -155,8 +155,9 @@ class Recurrence:
 
         `y` gets the last outputs of the tape, as many as it has steps.
         """
-        plan, mask = self.plan, tape.mask
-        place = tape.place if end - begin == tape.steps else located(tape.x[:, begin:end])
+        plan, place, (mask, gaps, _) = self.plan, tape.place, tape.masks
+        if end - begin < tape.steps:
+            place, mask, gaps = located(tape.x[:, begin:end]), mask[begin:end], gaps[begin:end]
         if tape.zone.size:
             tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
         scan.forward(
@@ -164,8 +165,8 @@ class Recurrence:
             scan.forward_shard.handle(self.dtype), *self.handles(backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
-            mask if mask.size == 0 else mask[begin:end], tape.holes, frame.drop, tape.zone, frame.batch, fresh,
-            frame.u, frame.s, frame.z, y, begin - (tape.steps - y.shape[1]),
+            mask, gaps, frame.drop, tape.zone, frame.batch, fresh, frame.u, frame.s, frame.z, y,
+            begin - (tape.steps - y.shape[1]),
         )  # fmt: skip
 
 

@@ -17,7 +17,7 @@ from elman.plans import equal_pieces, shared
 # Panels whose weight gradients are summed together where x and h are read where they lie.
 _CHUNK = 4
 
-_NO_MASK = np.empty((0, 0), np.uint8)
+_NO_MASK = (np.empty((0, 0), np.uint8),) * 3
 _NO_NORMS = np.empty((0, 0))
 _NO_ZONE = np.empty(0, np.uint64)
 
@@ -47,7 +47,6 @@ class Tape:
     """
 
     go_backwards = False
-    holes = False
     zone = _NO_ZONE
 
     def __init__(
@@ -65,10 +64,10 @@ class Tape:
         self._checkpoints: np.ndarray | None = None
         self._used = False
         if mask is None:
-            self.mask, self._read, self.pieces = _NO_MASK, _NO_MASK, equal_pieces(len(x), threads)
+            self.masks, self.pieces = _NO_MASK, equal_pieces(len(x), threads)
         else:
-            self.mask = mask
-            self.pieces, self._read, self.holes = shared(mask, threads, recurrence.time_block(len(x)))
+            self.pieces, *tables = shared(mask, threads, recurrence.time_block(len(x)))
+            self.masks = mask, *tables
 
     # ---- segments
 
@@ -223,9 +222,8 @@ class Tape:
         if self._checkpoints is None:
             if du.size:
                 du[...] = 0
-            mask, read, ends = self.mask, self._read, (True, True)
-            place, steps = self.place, self.steps
-            now = self._piece(place, steps, mask, read, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh)
+            place, steps, ends = self.place, self.steps, (True, True)
+            now = self._piece(place, steps, self.masks, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh)
         else:
             dx = r.buffers.take("dx", (self.steps, *dx.shape[1:]), r.dtype)
             frame.version = r.buffers.version
@@ -257,18 +255,18 @@ class Tape:
                 d[:, 0] = d[:, 1]
             self._restore(i)
             place = located(self.x[:, begin:end])
-            mask, read, dx_, norms_ = (a[begin:end] if a.size else a for a in (self.mask, self._read, dx, norms))
+            *masks, dx_, norms_ = (a[begin:end] if a.size else a for a in (*self.masks, dx, norms))
             # Outputs that have gradients are the last ones; those of this segment among them.
             lead = 0 if d_outputs is None else self.steps - d_outputs.shape[1]
             dy = None if d_outputs is None or end <= lead else d_outputs[:, max(0, begin - lead) : end - lead]
             ends = i == len(segments) - 1, i == 0
-            now = self._piece(place, end - begin, mask, read, dy, dx_, norms_, scratch, gradients, ends, fresh=False)
+            now = self._piece(place, end - begin, masks, dy, dx_, norms_, scratch, gradients, ends, fresh=False)
         return now
 
     def _piece(
-        self, place: tuple[Any, ...], steps: int, mask: np.ndarray, read: np.ndarray, dy: np.ndarray | None,
-        dx: np.ndarray, norms: np.ndarray, scratch: tuple[Any, ...], gradients: Sequence[np.ndarray],
-        ends: tuple[bool, bool], *, fresh: bool,
+        self, place: tuple[Any, ...], steps: int, masks: Sequence[np.ndarray], dy: np.ndarray | None, dx: np.ndarray,
+        norms: np.ndarray, scratch: tuple[Any, ...], gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *,
+        fresh: bool,
     ) -> int:  # fmt: skip
         """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
         r, frame, threads = self._recurrence, self._frame, self.threads
@@ -279,15 +277,15 @@ class Tape:
         cell, late, product = r.handles(backward=True)
         scan.backward(
             min(threads, len(self.pieces)), self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
-            cell, late, product, skips.backward_addresses(mask.size > 0, self.zone.size > 0, r.dtype), plan.padded,
+            cell, late, product, skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded,
             frame.s, *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
-            mask, self.holes, read, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
+            *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
         )  # fmt: skip
         tasks, bounds = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         weights.weight_gradients(
             threads, bounds, weights.shard.handle(r.dtype), tasks, len(tasks) if packed.size else _CHUNK, product,
             *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width,
-            plan.x_gates, plan.h_gates, read, time_block, *ends, panel, packed, sums, *gradients[:3],
+            plan.x_gates, plan.h_gates, masks[2], time_block, *ends, panel, packed, sums, *gradients[:3],
         )  # fmt: skip
         return steps % 2

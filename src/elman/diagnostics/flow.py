@@ -270,8 +270,8 @@ def measure(model: Any, batch: Any) -> FlowReport:
 def _layer_flow(name: str, part: RNN, saturation: dict[str, float]) -> LayerFlow:
     tape, norms = part._tape, part.norms
     norms = np.where(np.isfinite(norms), norms, np.inf)
-    if tape.mask.size:
-        norms[tape.mask == 0] = np.nan
+    if tape.masks[0].size:
+        norms[tape.masks[0] == 0] = np.nan
     norms = norms[::-1] if part.go_backwards else norms
     return LayerFlow(name, np.ascontiguousarray(norms), saturation, _radii(part), part.go_backwards)
 

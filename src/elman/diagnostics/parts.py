@@ -33,8 +33,8 @@ def pieces(tape: Tape) -> Iterator[tuple[int, np.ndarray, np.ndarray, np.ndarray
         tape.states_at(begin)  # with checkpointing runs the segment again
         count = min(held, tape.steps - begin)
         used = np.ones((count, batch), bool)
-        if tape.mask.size:
-            used = tape.mask[begin : begin + count].astype(bool)
+        if tape.masks[0].size:
+            used = tape.masks[0][begin : begin + count].astype(bool)
         gates, states = tape.held()
         yield begin, gates[:count], states[:count], used
 

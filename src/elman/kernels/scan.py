@@ -23,8 +23,8 @@ A cell may declare one *late* row, whose recurrent product takes a row computed 
 ``reset * h``) in place of h. It then has a second pair of functions.
 
 ``mask[t, b]`` is 1 where sequence b uses step t; elsewhere every state is carried over. A step computes the sequences
-up to the last one that uses it: with sequences ordered by length, padding costs no arithmetic, and but for the last of
-them there are no `holes`.
+up to the last one that uses it: with sequences ordered by length, padding costs no arithmetic. ``gaps[t, k]`` is 1
+where a sequence of band k does not use step t; elsewhere a band has nothing to carry.
 
 ``drop[k, j]`` holds the factors of recurrent dropout. The products with R then take ``h * drop``, kept as one more row
 of s behind the states; the cell sees h itself.
@@ -117,7 +117,7 @@ def _products(
 
 def _forward_shard(
     begin, end, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask,
-    holes, drop, zone, batch, fresh, u, s, z, y, first,
+    gaps, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     carry_, zone_out_ = rare
     units, m = bias.shape[1], s.shape[3]
@@ -174,7 +174,7 @@ def _forward_shard(
                 new = s[k, after, own:]
                 if zone.size > 0:
                     invoke(zone_out_, zone, t, b, used, batch, units, h, s[k, before], new, s[k, after])
-                if mask.size > 0 and (holes or b + whole >= begin + rows):
+                if mask.size > 0 and gaps[t, k] > 0:
                     invoke(carry_, mask, t, b, used, whole, units, states, s[k, before], s[k, after])
                     if zone.size > 0:
                         # What overflowed at an excluded step would be NaN on the way back, times whatever gradient.
@@ -195,7 +195,7 @@ def _forward_types(dtype):
     index, pair = types.int64, types.UniTuple(types.int64, 2)
     return (
         *(index,) * 5, pair, index, types.UniTuple(index, 3), index, pair, vector(dtype), matrix(dtype),
-        matrix(np.int64), *(index,) * 4, matrix(np.uint8), types.boolean, matrix(dtype), vector(np.uint64), index,
+        matrix(np.int64), *(index,) * 4, matrix(np.uint8), matrix(np.uint8), matrix(dtype), vector(np.uint64), index,
         types.boolean, tensor(dtype, 3), tensor(dtype, 4), tensor(dtype, 4), tensor(dtype, 3), index,
     )  # fmt: skip
 
@@ -206,7 +206,7 @@ forward_shard = Function(_forward_shard, _forward_types)
 @Entry
 def forward(
     pieces, most_rows, shard, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand,
-    h, width, mask, holes, drop, zone, batch, fresh, u, s, z, y, first,
+    h, width, mask, gaps, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     """All `steps` forward, from zero states if it is `fresh`, else from those in ``s[:, 0]``.
 
@@ -223,7 +223,7 @@ def forward(
             for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
                 invoke(
                     shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, x, x_strides,
-                    steps, slots, w, bias, groups, early, operand, h, width, mask, holes, drop, zone, batch, fresh, u,
+                    steps, slots, w, bias, groups, early, operand, h, width, mask, gaps, drop, zone, batch, fresh, u,
                     s, z, y, first,
                 )  # fmt: skip
 
@@ -321,7 +321,7 @@ def _incoming(t, begin, end, units, h, dy, dy_strides, dy_step, d, now, norms):
 
 def _backward_shard(
     begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand,
-    h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     set_aside_, restore_, hold_, release_ = rare
     m, states = z.shape[3], d.shape[2] - 1
@@ -345,7 +345,7 @@ def _backward_shard(
         if mask.size > 0 or zone.size > 0:
             for k in range(k0, k1):
                 count = _used(begin + rows, k * band, band)
-                if mask.size > 0 and count > 0 and (holes or (k + 1) * band >= begin + rows):
+                if mask.size > 0 and count > 0 and gaps[t, k] > 0:
                     invoke(set_aside_, mask, t, k * band, count, units, states, d[k, now], d[k, 2], z[k, t])
                 if zone.size > 0 and count > 0:
                     invoke(hold_, zone, mask, t, k * band, count, batch, units, h, d[k, now], d[k, 2])
@@ -359,7 +359,7 @@ def _backward_shard(
                 count = _used(begin + rows, k * band, band)
                 if zone.size > 0 and count > 0:
                     invoke(release_, states, np.uint64(0), np.uint64(count * units), d[k, 2], d[k, 1 - now])
-                if mask.size > 0 and (holes or (k + 1) * band >= begin + rows):
+                if mask.size > 0 and gaps[t, k] > 0:
                     whole = _used(end, k * band, band)
                     invoke(
                         restore_, mask, t, k * band, count, whole, np.int64(read[t, k]), units, states, d[k, now],
@@ -383,7 +383,7 @@ def _backward_types(dtype):
     index, flag, pair, some = types.int64, types.boolean, types.UniTuple(types.int64, 2), tensor(dtype, 3)
     return (
         *(index,) * 5, types.UniTuple(index, 4), index, tensor(dtype, 4), index, types.UniTuple(index, 3), index, index,
-        vector(dtype), vector(dtype), pair, pair, index, index, index, matrix(np.uint8), flag, matrix(np.uint8),
+        vector(dtype), vector(dtype), pair, pair, index, index, index, *(matrix(np.uint8),) * 3,
         matrix(dtype), vector(np.uint64), index, flag, some, tensor(dtype, 4), tensor(dtype, 4), some, some,
         matrix(np.float64),
     )  # fmt: skip
@@ -395,16 +395,16 @@ backward_shard = Function(_backward_shard, _backward_types)
 @Entry
 def backward(
     pieces, most_rows, shard, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows,
-    h_rows, operand, h, width, mask, holes, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    h_rows, operand, h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     """All `steps` in reverse. ``d[., 0]`` enters as the last state's gradient, ``d[., T % 2]`` leaves as the first's.
 
     With `fresh` it enters as zero. `shard` is the address of `backward_shard`; `dy` that of the gradient of the outputs
     of the last `dy_steps` steps, with its strides (batch, time, unit). `dx` (T, B, Ip) gets that of the input unless it
-    is empty, `norms` (T, B) the length of the gradient of h after every step. ``read[t, k]`` (with a mask) is 0 where
-    `elman.kernels.weights` does not read z. `x_rows` and `h_rows` are (first, count) of the buffer rows with an input
-    and an early recurrent product; `operand` is -1 for cells without a late row. `rare` are the addresses of
-    `set_aside`, `restore`, `hold` and `release`; `batch` is B.
+    is empty, `norms` (T, B) the length of the gradient of h after every step. ``read[t, k]`` (with a mask) is the
+    number of sequences of band k whose z `elman.kernels.weights` reads. `x_rows` and `h_rows` are (first, count) of the
+    buffer rows with an input and an early recurrent product; `operand` is -1 for cells without a late row. `rare` are
+    the addresses of `set_aside`, `restore`, `hold` and `release`; `batch` is B.
     """
     for thread in prange(pieces.shape[0]):
         i = np.int64(thread)
@@ -412,6 +412,6 @@ def backward(
             for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
                 invoke(
                     shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, units, s, dy,
-                    dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, holes, read, drop,
+                    dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, gaps, read, drop,
                     zone, batch, fresh, u, z, d, du, dx, norms,
                 )  # fmt: skip

@@ -2,21 +2,29 @@
 
 from __future__ import annotations
 
+import numpy as np
+
 from elman.jit import Entry, helper
 
 
 @helper
-def _read_bands(mask, time_block, band, read):
-    """Fill `read`; see `share`."""
+def _look_at_bands(mask, time_block, band, gaps, read):
+    """Fill `gaps` and `read`; see `share`."""
     steps, batch = mask.shape
     for i in range(steps):
         t = steps - 1 - i
         fresh = i == 0 or t % time_block == time_block - 1
         for k in range(read.shape[1]):
-            used = 0 if fresh else read[t + 1, k]
-            for b in range(k * band, min((k + 1) * band, batch)):
-                used |= mask[t, b]
-            read[t, k] = used
+            first, used = k * band, 0 if fresh else np.int64(read[t + 1, k])
+            size = min(band, batch - first)
+            rows, uses = size, 0
+            for b in range(first, first + size):
+                uses += mask[t, b]
+            gaps[t, k] = uses < size
+            while rows > used and mask[t, first + rows - 1] == 0:
+                rows -= 1
+            # Sums over whole tiles: each run of steps with as many rows is a product of its own.
+            read[t, k] = min(size, (rows + 3) // 4 * 4)
 
 
 @helper
@@ -56,29 +64,25 @@ def _cut(counts, idle, band, pieces):
 
 
 @Entry
-def share(mask, time_block, band, pieces, read, counts, load):
-    """From a mask (T, B): `pieces` of the batch for threads, with as many used steps each, and `read` (T, bands).
+def share(mask, time_block, band, pieces, gaps, read, counts, load):
+    """From a mask (T, B): `pieces` of the batch for threads, with as many used steps each; `gaps`, `read` (T, bands).
 
     ``pieces[i, p]`` (threads, pieces, 2) is (begin, end) of the sequences that thread i takes p-th; it enters as zeros,
     and what stays so is empty. Bounds are multiples of `band`; a thread may get no sequence. With one piece per thread
     these are cuts of the batch; otherwise there must be as many as bands, and bands are dealt out.
-    ``read[t, k]`` is 1 where band k, `band` sequences, is used at step t or later in the block of `time_block` steps
-    that t is in. `counts` (B,) gets the used steps of every sequence; `load` (threads,) is scratch. Returns whether a
-    sequence does not use a step that one behind it uses.
+    ``gaps[t, k]`` is 1 where a sequence of band k, `band` sequences, does not use step t; ``read[t, k]`` is how many of
+    them there are up to the last one that uses step t or a later one in its block of `time_block` steps, in fours.
+    `counts` (B,) gets the used steps of every sequence; `load` (threads,) is scratch.
     """
     steps, batch = mask.shape
-    holes = 0
-    _read_bands(mask, time_block, band, read)
+    _look_at_bands(mask, time_block, band, gaps, read)
     counts[:] = 0
     # Row by row: 3 us where columns took 13 (T = 24, B = 256).
     for t in range(steps):
         for b in range(batch):
             counts[b] += mask[t, b]
-        for b in range(batch - 1):
-            holes |= mask[t, b] < mask[t, b + 1]
     # A sequence that uses no step still carries its state: 1/64 of a step's work per step (measured).
     if pieces.shape[1] > 1:
         _deal(counts, steps / 64, band, pieces, load)
     else:
         _cut(counts, steps / 64, band, pieces)
-    return holes > 0

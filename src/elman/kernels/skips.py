@@ -87,7 +87,7 @@ def _set_aside(mask, t, first, rows, units, states, after, kept, z):
 def _restore(mask, t, first, rows, end, read, units, states, after, kept, before, z):
     """What `_set_aside` kept, and behind the first `rows` sequences no gradient of any product.
 
-    Behind the first `rows` sequences the gradients pass as they are. Their z gets zeros if it is `read`.
+    Behind the first `rows` sequences the gradients pass as they are; z gets zeros there up to number `read`.
     """
     for b in range(rows):
         if mask[t, first + b] == 0:
@@ -95,7 +95,7 @@ def _restore(mask, t, first, rows, end, read, units, states, after, kept, before
             _copy(kept, before, states, lo, hi)
     lo, hi = np.uint64(rows * units), np.uint64(end * units)
     _copy(after, before, states, lo, hi)
-    hi = np.uint64((end if read else rows) * units)
+    hi = np.uint64(max(rows, read) * units)
     for r in range(z.shape[0]):
         for j in range(lo, hi):
             z[r, j] = 0

@@ -94,6 +94,62 @@ def _unpack(sums, mo, row, features, q, count, width, units, h, gates, target):
 
 
 @helper
+def _add_run(
+    tasks, multiply, x, x_strides, most, b, rows, t, steps, units, s, hidden, z, operand, width, panel, po, packed, ao,
+    sums,
+):  # fmt: skip
+    """Add to the sums of a few panels what `rows` sequences of a band, from number b on, give in `steps` from t on.
+
+    `most` are the most rows of x, of h and of a late operand that a panel takes.
+    """
+    m = z.shape[3]
+    k, length = b // (m // units), rows * steps
+    xb, xt, xi = x_strides
+    inputs, early, late = most
+    xp, zero, one = pointer_at(x, z), np.int64(0), np.int64(1)
+    s_step, z_step = s.shape[2] * m, z.shape[2] * m
+    so, zo = (k * s.shape[1] + t) * s_step + hidden * m, (k * z.shape[1] + t) * z_step + operand * m
+    xo = b * xb + t * xt
+    # Where x, h and the operand of a late product begin, each in whole bands of features.
+    ho = ao + (inputs + ROWS - 1) // ROWS * ROWS * length
+    mo = ho + (early + ROWS - 1) // ROWS * ROWS * length
+    if packed.size > 0:
+        _pack_features(xp, xo, xi, xb, xt, inputs, rows, steps, packed, ao)
+        _pack_features(pointer(s), so, one, units, s_step, early, rows, steps, packed, ho)
+        _pack_features(pointer(z), zo, one, units, z_step, late, rows, steps, packed, mo)
+    for i in range(tasks.shape[0]):
+        q, count, kx, kh, is_late, _, start = tasks[i]
+        recurrent = start + kx * count * width
+        bias = recurrent + kh * count * width
+        _pack_gradients(z, k, t, steps, rows, units, width, q, count, panel, po, sums, bias)
+        if packed.size > 0:
+            # One sequence of `length` steps; a band of features behind the other.
+            pp, tile, apart = pointer(packed), np.int64(ROWS), length * ROWS
+            if kx > 0:
+                _accumulate(
+                    multiply, kx, count, width, pp, ao, one, tile, apart, zero, tile, one, length, panel, po, sums,
+                    start,
+                )  # fmt: skip
+            if kh > 0:
+                place = mo if is_late else ho
+                _accumulate(
+                    multiply, kh, count, width, pp, place, one, tile, apart, zero, tile, one, length, panel, po, sums,
+                    recurrent,
+                )  # fmt: skip
+        else:
+            if kx > 0:
+                _accumulate(
+                    multiply, kx, count, width, xp, xo, xi, UNBANDED, zero, xb, xt, rows, steps, panel, po, sums, start,
+                )  # fmt: skip
+            if kh > 0:
+                source, place, step = (z, zo, z_step) if is_late else (s, so, s_step)
+                _accumulate(
+                    multiply, kh, count, width, pointer(source), place, one, UNBANDED, zero, units, step, rows, steps,
+                    panel, po, sums, recurrent,
+                )  # fmt: skip
+
+
+@helper
 def _chunk_gradient(
     tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block, panel, po,
     packed, ao, sums,
@@ -103,10 +159,7 @@ def _chunk_gradient(
     Panels go together so that a block of x and h, fetched and packed once, serves all of them from the second-level
     cache. Nothing is packed without memory for it, `packed`.
     """
-    m = z.shape[3]
-    band = m // units
-    xb, xt, xi = x_strides
-    xp, zero, one = pointer_at(x, z), np.int64(0), np.int64(1)
+    band = z.shape[3] // units
     inputs, early, late = np.int64(0), np.int64(0), np.int64(0)
     for i in range(tasks.shape[0]):
         inputs = max(inputs, tasks[i, 2])
@@ -114,56 +167,24 @@ def _chunk_gradient(
             early = max(early, tasks[i, 3])
         else:
             late = max(late, tasks[i, 3])
+    most = (inputs, early, late)
     for block in range((steps - 1) // time_block, -1, -1):
-        t = block * time_block
+        end = min((block + 1) * time_block, steps)
         for b in range(0, batch, band):
-            nt, nb, k = min(time_block, steps - t), min(batch - b, band), b // band
-            while read.size > 0 and nt > 0 and read[t + nt - 1, k] == 0:
-                nt -= 1
-            if nt == 0:
-                continue
-            length = nt * nb
-            s_step, z_step = s.shape[2] * m, z.shape[2] * m
-            so, zo = (k * s.shape[1] + t) * s_step + hidden * m, (k * z.shape[1] + t) * z_step + operand * m
-            xo = b * xb + t * xt
-            # Where x, h and the operand of a late product begin, each in whole bands of features.
-            ho = ao + (inputs + ROWS - 1) // ROWS * ROWS * length
-            mo = ho + (early + ROWS - 1) // ROWS * ROWS * length
-            if packed.size > 0:
-                _pack_features(xp, xo, xi, xb, xt, inputs, nb, nt, packed, ao)
-                _pack_features(pointer(s), so, one, units, s_step, early, nb, nt, packed, ho)
-                _pack_features(pointer(z), zo, one, units, z_step, late, nb, nt, packed, mo)
-            for i in range(tasks.shape[0]):
-                q, count, kx, kh, is_late, _, start = tasks[i]
-                recurrent = start + kx * count * width
-                bias = recurrent + kh * count * width
-                _pack_gradients(z, k, t, nt, nb, units, width, q, count, panel, po, sums, bias)
-                if packed.size > 0:
-                    # One sequence of `length` steps; a band of features behind the other.
-                    pp, tile, apart = pointer(packed), np.int64(ROWS), length * ROWS
-                    if kx > 0:
-                        _accumulate(
-                            multiply, kx, count, width, pp, ao, one, tile, apart, zero, tile, one, length, panel, po,
-                            sums, start,
-                        )  # fmt: skip
-                    if kh > 0:
-                        place = mo if is_late else ho
-                        _accumulate(
-                            multiply, kh, count, width, pp, place, one, tile, apart, zero, tile, one, length, panel, po,
-                            sums, recurrent,
-                        )  # fmt: skip
-                else:
-                    if kx > 0:
-                        _accumulate(
-                            multiply, kx, count, width, xp, xo, xi, UNBANDED, zero, xb, xt, nb, nt, panel, po, sums,
-                            start,
-                        )  # fmt: skip
-                    if kh > 0:
-                        source, place, step = (z, zo, z_step) if is_late else (s, so, s_step)
-                        _accumulate(
-                            multiply, kh, count, width, pointer(source), place, one, UNBANDED, zero, units, step, nb,
-                            nt, panel, po, sums, recurrent,
-                        )  # fmt: skip
+            begin, rows = block * time_block, min(batch - b, band)
+            while begin < end and rows > 0:
+                t = end
+                if read.size > 0:
+                    k, t = b // band, begin + 1
+                    rows = np.int64(read[begin, k])
+                    while t < end and read[t, k] == rows:
+                        t += 1
+                if rows > 0:
+                    _add_run(
+                        tasks, multiply, x, x_strides, most, b, rows, begin, t - begin, units, s, hidden, z, operand,
+                        width, panel, po, packed, ao, sums,
+                    )  # fmt: skip
+                begin = t
 
 
 @helper
@@ -227,7 +248,8 @@ def weight_gradients(
     its own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits do not depend on the
     shards. The sums are set to zero if this segment of the time `begins` them and handed over if it `ends` them.
     `shard` is the address of the function of that name, `hidden` the row of s the recurrent products took;
-    ``read[t, k]`` (or none) is 0 where no step of t's block from t on is used by band k.
+    ``read[t, k]`` (or none) is the number of sequences of band k up to the last one that uses a step of t's block from
+    t on: it falls within a block, and each run of steps with as many sequences is one product.
     """
     for thread in prange(bounds.size - 1):
         invoke(

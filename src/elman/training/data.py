@@ -122,7 +122,7 @@ class Rows:
             stop = min(start + size, len(self))
             rows = slice(start, stop) if order is None else order[start:stop]
             if sort and self.counts is not None:
-                longest_first = np.argsort(-self.counts[rows], kind="stable")
+                longest_first = (-self.counts[rows]).argsort(kind="stable")
                 rows = (np.arange(start, stop) if order is None else rows)[longest_first]
             x = self._gather("x", self.x, rows, self.dtype)
             y = None
