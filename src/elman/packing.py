@@ -71,8 +71,9 @@ class Packed:
         # Called with this object, not bound to it: a cycle would keep the arena until the cyclic collector runs.
         self._readers: list[Callable[[Packed], None]] = []
         self._state_rows: list[tuple[_Rows, int]] = []
-        tokens = isinstance(layers[0], Embedding)
-        inputs = layers[0].input_dim if tokens else layers[0].shape[-1]
+        first = layers[0]
+        tokens = isinstance(first, Embedding)
+        inputs = first.input_dim if isinstance(first, Embedding) else first.shape[-1]
         x = _Rows(self._reserve(0 if tokens else batch * inputs), inputs, inputs)
         rows = x
         for layer in layers:
@@ -142,7 +143,8 @@ class Packed:
 
     def _make_table(self, inputs: int, x: _Rows, last: _Rows, y: int) -> None:
         free = len(stream.HEAD) + stream.WORDS * len(self._parts)
-        parts, groups = [], []
+        parts: list[int] = []
+        groups: list[int] = []
         for part, own in zip(self._parts, self._groups, strict=True):
             parts += part._replace(groups=free + len(groups))
             groups += [word for group in own for word in group]
@@ -174,7 +176,9 @@ class Packed:
         """Append what `layer` does to `rows`; returns where its output is."""
         return _ADD[type(layer)](self, layer, rows)
 
-    def _append(self, kind: int, source: _Rows, target: _Rows, groups: Sequence[tuple] = (), **more: Any) -> _Rows:
+    def _append(
+        self, kind: int, source: _Rows, target: _Rows, groups: Sequence[tuple[int, ...]] = (), **more: Any
+    ) -> _Rows:
         self._parts.append(stream.Part(kind, *source, *target, **more))
         self._groups.append(list(groups))
         return target

@@ -42,12 +42,12 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
     groups, panels, offset, sums = [], [], 0, 0
     for g in sorted(cell.groups, key=lambda g: g.late):
         kx, kh = inputs * g.has_input, units * g.has_recurrent
-        groups.append((g.first, g.count, kx, kh, offset))
-        for q in range(0, g.count * block, VECTORS):
-            count = min(VECTORS, g.count * block - q)
+        groups.append((g.first, g.size, kx, kh, offset))
+        for q in range(0, g.size * block, VECTORS):
+            count = min(VECTORS, g.size * block - q)
             panels.append((g.first * block + q, count, kx, kh, int(g.late), offset + q * width * (kx + kh), sums))
             sums += (kx + kh + 1) * count * width
-        offset += g.count * padded * (kx + kh)
+        offset += g.size * padded * (kx + kh)
     late = int(cell.late is not None)
 
     def by_row(rows: tuple[int, ...]) -> np.ndarray:

@@ -17,7 +17,7 @@ from elman.plans import equal_pieces, shared
 # Panels whose weight gradients are summed together where x and h are read where they lie.
 _CHUNK = 4
 
-_NO_MASK = (np.empty((0, 0), np.uint8),) * 3
+_NO_MASK: tuple[np.ndarray, ...] = (np.empty((0, 0), np.uint8),) * 3
 _NO_NORMS = np.empty((0, 0))
 _NO_ZONE = np.empty(0, np.uint64)
 

@@ -93,7 +93,8 @@ def _report(part: tuple[str, str]) -> Report:
     else:
         work(np.dtype(dtype))
     after = compile_counts()
-    return Report(" ".join(part), *(after[k] - before[k] for k in before), time.perf_counter() - begin)
+    compiled, loaded = (after[k] - before[k] for k in ("compiled", "loaded"))
+    return Report(" ".join(part), compiled, loaded, time.perf_counter() - begin)
 
 
 def _side_by_side(parts: Sequence[tuple[str, str]], workers: int) -> Iterator[Report]:
@@ -183,7 +184,8 @@ def _losses(dtype: np.dtype) -> None:
 def _optimizers(dtype: np.dtype) -> None:
     def run(large: bool) -> None:
         for name in optimizers.OPTIMIZERS:
-            for options in ({"clipnorm": 1.0}, {"clipvalue": 1.0}):
+            for clip in ("clipnorm", "clipvalue"):
+                options: dict[str, Any] = {clip: 1.0}
                 optimizer = optimizers.OPTIMIZERS[name](**options)
                 vector = np.zeros(100_000 if large else 4, dtype)
                 optimizer.build(vector, np.array([0, vector.size]))

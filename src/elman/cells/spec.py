@@ -36,7 +36,7 @@ class Group(NamedTuple):
     """Neighbouring buffer rows that are filled by the same products."""
 
     first: int
-    count: int
+    size: int
     has_input: bool
     has_recurrent: bool
     late: bool
@@ -119,9 +119,9 @@ class Cell:
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
-        for label, rows in (("x", self.x), ("h", self.h)):
-            if len(set(rows)) != len(rows) or (rows and sorted(rows) != list(range(min(rows), max(rows) + 1))):
-                raise BadValue(f"cell {self.name!r}: {label}={rows} must name neighbouring buffer rows, each once")
+        for label, own in (("x", self.x), ("h", self.h)):
+            if len(set(own)) != len(own) or (own and sorted(own) != list(range(min(own), max(own) + 1))):
+                raise BadValue(f"cell {self.name!r}: {label}={own} must name neighbouring buffer rows, each once")
         used = {*self.x, *self.h}
         if not self.x or used != set(range(len(used))):
             raise BadValue(f"cell {self.name!r}: x={self.x} and h={self.h} must fill the rows from 0 on, x not empty")
@@ -158,7 +158,7 @@ class Cell:
         for row in range(rows):
             kind = row in self.x, row in self.h, row == self.late
             if groups and groups[-1][2:] == kind:
-                groups[-1] = groups[-1]._replace(count=groups[-1].count + 1)
+                groups[-1] = groups[-1]._replace(size=groups[-1].size + 1)
             else:
                 groups.append(Group(row, 1, *kind))
         return tuple(groups)

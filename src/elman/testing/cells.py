@@ -260,7 +260,7 @@ def gradients(
 
 def _losses(problem: Problem) -> dict[str, tuple[np.ndarray | None, list[np.ndarray | None]]]:
     """The ways a loss reaches a recurrence: gradients of outputs and of last states, by name."""
-    none = [None] * problem.cell.states
+    none: list[np.ndarray | None] = [None] * problem.cell.states
     return {
         "gradient of all outputs": (problem.d_outputs, none),
         "gradient of the last output": (problem.d_outputs[:, -1:], none),
@@ -296,7 +296,9 @@ def check_cell_gradients(
         )
 
 
-def _along(problem: Problem, direction: Sequence[np.ndarray], value: Callable[[Problem], float]) -> Callable:
+def _along(
+    problem: Problem, direction: Sequence[np.ndarray], value: Callable[[Problem], float]
+) -> Callable[[float], float]:
     def at(step: float) -> float:
         moved = [a + step * v for a, v in zip(problem.arrays, direction, strict=False)]
         return value(problem.with_arrays([*moved, *problem.arrays[len(moved) :]]))

@@ -22,9 +22,9 @@ class Runner:
         self.problem = problem
         self.recurrence: Recurrence = problem.recurrence(dtype)
         # Short blocks of the weight gradients, so that a few steps make several blocks, and segments of checkpoints.
-        self.recurrence.time_block = lambda batch: 2  # type: ignore[method-assign]
+        self.recurrence.time_block = lambda batch: 2
         self.pack = False  # what the weight gradients read, as large layers do
-        self.recurrence.packs_features = lambda threads: self.pack  # type: ignore[method-assign]
+        self.recurrence.packs_features = lambda threads: self.pack
         self.x, self.parameters, self.state = problem.split(dtype)
         self.d_outputs = problem.d_outputs.astype(dtype)
         self.d_state = [d.astype(dtype) for d in problem.d_state]

@@ -56,9 +56,9 @@ def draw_outputs(loss: Loss, rng: np.random.Generator, n: int, columns: int) -> 
         return y, 2 * rng.standard_normal((n, len(loss.blocks) * columns))
     if isinstance(loss, CTC):
         size, classes = min(columns, 3), max(columns, loss.blank) + 1
-        y = (loss.blank + rng.integers(1, classes, (n, size))) % classes
-        y[np.arange(size) >= rng.integers(0, size + 1, (n, 1))] = loss.blank
-        return y, 2 * rng.standard_normal((n, 2 * size, classes))
+        labels = (loss.blank + rng.integers(1, classes, (n, size))) % classes
+        labels[np.arange(size) >= rng.integers(0, size + 1, (n, 1))] = loss.blank
+        return labels, 2 * rng.standard_normal((n, 2 * size, classes))
     if isinstance(loss, (Hinge, SquaredHinge)):
         return rng.integers(0, 2, shape).astype(np.float64), 2 * rng.standard_normal(shape)
     if isinstance(loss, Quantile) and len(loss.quantiles) > 1:

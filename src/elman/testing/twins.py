@@ -120,11 +120,12 @@ def sequence(
         used = u if drop is None else u * drop
         return used @ recurrent[:, columns[k]] + recurrent_bias[columns[k]]
 
-    now, outputs = tuple(state), []
+    now: Sequence[np.ndarray] = state
+    outputs = []
     for t in range(x.shape[1]):
         z = x[:, t] @ kernel + input_bias
         extra = () if unit_weights is None or not len(unit_weights) else (unit_weights,)
-        new = cell.reference([z[:, c] for c in columns], product, now, act, gate, *extra)
+        new: Sequence[np.ndarray] = cell.reference([z[:, c] for c in columns], product, now, act, gate, *extra)
         new = new if zoneout is None else zoneout(t, new, now)
         used = True if mask is None else mask[:, t, None]
         now = tuple(np.where(used, a, b) for a, b in zip(new, now, strict=True))
