@@ -11,6 +11,12 @@ import nox
 nox.options.default_venv_backend = "venv"
 # Of what CI runs on every version: kernels of all cells, training, files, forecasts.
 TESTS = ["tests/test_functional.py", "tests/test_formats.py"]
+# Whatever runs kernels against a reference.
+COMPILED = [
+    "bidirectional", "cells", "constraints", "ctc", "diagnostics", "functional", "layers", "layers_embedding",
+    "layers_noise", "layers_normalization", "likelihoods", "losses", "matmul", "metrics", "optimizers", "regularizers",
+    "segments", "sequences", "shares", "state", "stream", "tbptt", "windows", "zoneout",
+]  # fmt: skip
 # The lower bounds of pyproject.toml.
 OLDEST = [
     "numba==0.67.*", "numpy==2.0.*", "tqdm==4.60.*", "narwhals==2.0.*", "pandas==2.2.*", "safetensors==0.5.*",
@@ -31,6 +37,14 @@ def newest(session: nox.Session) -> None:
     """The newest versions of everything, on every Python."""
     session.install("--upgrade", "-e", ".[test]")
     session.run("pytest", *TESTS)
+
+
+@nox.session
+def bounds(session: nox.Session) -> None:
+    """Everything that is compiled with every index checked, in its serial variant; a quarter of an hour."""
+    session.install("-e", ".[test]")
+    kept = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_NUM_THREADS": "1"}
+    session.run("pytest", *(f"tests/test_{name}.py" for name in COMPILED), env=kept)
 
 
 @nox.session

@@ -13,7 +13,8 @@ def main(folder, *options):
 
     package = Path(importlib.util.find_spec("elman").submodule_search_locations[0])
     # Numba cannot compile what was instrumented.
-    compiled = [f"elman.{part}.{file.stem}" for part in ("kernels", "cells") for file in (package / part).glob("*.py")]
+    compiled = [f"elman.{part}" for part in ("jit", "kernels", "cells")]
+    compiled += [f"{part}.{file.stem}" for part in compiled for file in package.glob(f"{part[6:]}/*.py")]
     with atheris.instrument_imports(include=["elman", "zipfile", "json", "numpy.lib"], exclude=compiled):
         import fuzz_files
 

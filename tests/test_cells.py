@@ -185,11 +185,11 @@ def test_declarations_count_right(cell):
     assert cell.gates == len(cell.x) and cell.rows == len(used) + (cell.late is not None) + cell.keep
     assert cell.bias_rows == (2 if cell.recurrent_bias else 1 if cell.bias else 0)
     assert not cell.gate_rows or len(cell.gate_rows) == cell.gates
-    assert sum(g.count for g in cell.groups) == len(used)
-    rows = [r for g in cell.groups for r in range(g.first, g.first + g.count)]
+    assert sum(g.size for g in cell.groups) == len(used)
+    rows = [r for g in cell.groups for r in range(g.first, g.first + g.size)]
     assert sorted(rows) == sorted(used)
     for g in cell.groups:
-        for r in range(g.first, g.first + g.count):
+        for r in range(g.first, g.first + g.size):
             assert g.has_input == (r in cell.x) and g.has_recurrent == (r in cell.h) and g.late == (r == cell.late)
 
 
