@@ -60,7 +60,7 @@ def torch_modules(cell: str, size: Size) -> tuple[Any, Any]:
     return kind(size.I, size.H, batch_first=True), torch.nn.Linear(size.H, 1)
 
 
-def _jax_cell(cell: str) -> Callable[..., Any]:
+def jax_cell(cell: str) -> Callable[..., Any]:
     """(state, x_t W + b, R, b_r) -> state; the output is the first state."""
     import jax
     import jax.numpy as jnp
@@ -91,7 +91,7 @@ def jax_output(cell: str, size: Size) -> Callable[..., Any]:
     import jax
     import jax.numpy as jnp
 
-    cell_step = _jax_cell(cell)
+    cell_step = jax_cell(cell)
 
     def output(p, x, unroll):
         z = jnp.swapaxes(x, 0, 1) @ p["w"] + p["b"]

@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from benchmarks import PEER_GATES, STREAMS
+from peer_train import jax_cell
 
 TITLES = {"elman": "elman", "onnxruntime": "ONNX Runtime", "torch": "PyTorch", "jax": "JAX"}
 NEEDS = {"onnxruntime": ("onnxruntime", "onnx")}
@@ -182,10 +183,9 @@ def jax_forms(cell: str, units: int, features: int) -> Forms:
     """A jitted step; each output is waited for."""
     import jax
     import jax.numpy as jnp
-    from peer_steps import _jax_cell
 
     kernel, recurrent, bias, dense, offset = map(jnp.asarray, weights(cell, units, features))
-    cell_step = _jax_cell(cell)
+    cell_step = jax_cell(cell)
 
     def one(state: Any, x: Any) -> Any:
         state = cell_step(state, x @ kernel + bias[0], recurrent, bias[1])

@@ -207,3 +207,21 @@ def test_importing_compiles_nothing_and_loads_nothing_heavy():
     packages, heavy = done.stdout.splitlines()
     assert packages.split() == ["elman"]
     assert heavy.split() in ([], ["json"])  # the saved header; numba itself loads json in some versions
+
+
+def test_what_scripts_import_from_each_other_is_there():
+    """Workers of the benchmarks import late, in processes of their own: no other test sees a name that has moved."""
+    scripts = {f.stem: ast.parse(f.read_text()) for f in (Path(__file__).parents[1] / "asv_bench").glob("*.py")}
+    if not scripts:
+        pytest.skip("no checkout")
+    seen = 0
+    for name, tree in scripts.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and node.module in scripts:
+                there = {getattr(n, "name", None) for n in scripts[node.module].body}
+                names = (n for n in ast.walk(scripts[node.module]) if isinstance(n, ast.Name))
+                there |= {n.id for n in names if isinstance(n.ctx, ast.Store)}
+                missing = {alias.name for alias in node.names} - there
+                assert not missing, f"{name}.py: {node.module}.py has no {', '.join(sorted(missing))}"
+                seen += 1
+    assert seen > 3
