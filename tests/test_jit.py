@@ -11,6 +11,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from callable_kernels import called
 from children import PACKAGE, SCRIPT, outcome, run
 
 import elman
@@ -183,11 +184,22 @@ def test_strict_code_stays_strict_whoever_calls_it_first():
     def strict(x, y, z):
         return x * y + z
 
-    @jit.helper
+    @called
     def loose(a):
         return strict(a[0], a[1], a[2])
 
     assert loose(np.array([1 + 2.0**-30, 1 - 2.0**-30, -1.0])) == 0  # one multiply-add gives -2**-60
+
+
+@pytest.mark.parametrize("make", [jit.helper, jit.spliced])
+def test_what_only_kernels_call_refuses_python(make):
+    """It lacks what such a call needs: it would end the process."""
+    inner = make(lambda x: x + 1)
+    for _ in range(2):
+        with pytest.raises(elman.errors.BadType, match="expected a call from compiled code"):
+            inner(1)
+        outer = called(lambda x: inner(x))
+        assert outer(1) == 2
 
 
 # ---- thread counts

@@ -5,9 +5,9 @@ from statistics import NormalDist
 
 import numpy as np
 import pytest
+from callable_kernels import called
 
 from elman import losses
-from elman.jit import helper
 from elman.kernels import likelihoods as kernels
 from elman.losses import GaussianNLL, NegativeBinomial, Poisson, PoissonNLL, StudentT, quantiles
 
@@ -54,7 +54,7 @@ stirling, stirling_slope = kernels.stirling, kernels.stirling_slope
 half_step, half_step_slope = kernels.half_step, kernels.half_step_slope
 
 
-@helper
+@called
 def around_gamma(x, out):
     for i in range(x.size):
         out[i, 0] = stirling(x[i])

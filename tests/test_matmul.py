@@ -2,12 +2,13 @@
 
 import numpy as np
 import pytest
+from callable_kernels import called
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from elman.cells import CELLS
 from elman.cells.dense import DENSE
-from elman.jit import helper, invoke
+from elman.jit import invoke
 from elman.kernels.matmul import multiply, pack, pack_transposed
 from elman.kernels.simd import ROWS, VECTORS, lanes, pointer
 from elman.plans import make_plan
@@ -16,7 +17,7 @@ DTYPES = [np.float32, np.float64]
 GUARD = 777.5
 
 
-@helper
+@called
 def call(
     function, rows, band, vectors, width, block, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, pk,
     first, d, do, dgs, dr, c, co, cgs, cr,

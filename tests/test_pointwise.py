@@ -6,8 +6,9 @@ import re
 import numba
 import numpy as np
 import pytest
+from callable_kernels import called
 
-from elman.jit import helper, vector_bytes
+from elman.jit import vector_bytes
 from elman.kernels import pointwise
 from elman.kernels.elementwise import activation_functions
 from elman.kernels.pointwise import ACTIVATIONS
@@ -25,7 +26,7 @@ def compiled(name):
     """The function over an array, as kernels use it: in a loop, so that it is the vectorised code that is tested."""
     function = getattr(pointwise, name)
 
-    @helper
+    @called
     def over(x, y, n):
         for k in range(np.uint64(0), n):
             y[k] = function(x[k])
@@ -144,7 +145,7 @@ def test_python_twins(name, dtype):
 @functools.cache
 def compiled_activation(code, which):
     function = activation_functions(code)[which].python
-    return helper(function)
+    return called(function)
 
 
 def run_activation(name, x):

@@ -2,8 +2,9 @@
 
 import numpy as np
 import pytest
+from callable_kernels import called
 
-from elman.jit import helper, vector_bytes
+from elman.jit import vector_bytes
 from elman.kernels import simd
 from elman.kernels.simd import ROWS, VECTORS, gather, lanes, pointer, tile
 
@@ -12,7 +13,7 @@ VARIANTS = [(ROWS, 2), (4, 2), (ROWS, 1), (4, 1), (1, 8), (1, 4), (1, 2), (1, 1)
 GUARD = 12345.75
 
 
-@helper
+@called
 def run_tile(which, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc):
     """All variants in one compiled function: eight would take eight times as long to compile."""
     x, y, q, e, z = pointer(a), pointer(b), pointer(p), pointer(d), pointer(c)
@@ -153,7 +154,7 @@ def test_nan_and_infinity_pass_a_tile(dtype, rng):
     assert all(np.isfinite(row).all() for r, row in enumerate(rows) if r not in (1, 2))
 
 
-@helper
+@called
 def run_gather(vectors, source, so, stride, count, target, to, sums, mo):
     if vectors == 2:
         gather(2, pointer(source), so, stride, count, pointer(target), to, pointer(sums), mo)
@@ -193,7 +194,7 @@ def test_gather_copies_and_sums(dtype, vectors, count, rng):
 def test_addresses(dtype, rng):
     array = rng.standard_normal((4, 5)).astype(dtype)
 
-    @helper
+    @called
     def at(place, like, index):
         return simd.element(simd.pointer_at(place, like), index)
 

@@ -3,7 +3,8 @@
 Nothing compiles when this module is imported. Three kinds of compiled function exist:
 
 ``helper``
-    Scalar or block arithmetic that other kernels call. Never called from Python on a hot path, never cached by itself.
+    Scalar or block arithmetic that other kernels call. Never called from Python, never cached by itself. One that is
+    long and called in few places is `spliced` into its callers before they are compiled.
 ``Function``
     A helper whose *address* is handed to another kernel, with one explicit signature per float type. This is how a
     cell reaches the scan and an optimizer reaches the update loop without recompiling either. The work of one shard
@@ -19,6 +20,7 @@ import contextlib
 import sys
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -30,10 +32,11 @@ from numba.core.compiler_lock import global_compiler_lock
 from numba.extending import intrinsic, overload
 
 from elman import locks
+from elman.errors import BadType
 from elman.interrupts import Interrupts
 from elman.jit.cache import PACKAGE, Cache, cache_directory, trusted
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
-from elman.jit.target import DISABLED, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
+from elman.jit.target import DISABLED, INNER, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
 from elman.jit.team import keep_apart
 
 __all__ = [
@@ -54,6 +57,7 @@ __all__ = [
     "matrix",
     "maximum_threads",
     "prange",
+    "spliced",
     "tensor",
     "threading_layer",
     "types",
@@ -69,7 +73,16 @@ _dispatchers: list[Any] = []
 
 def helper(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` as part of the kernels that call it."""
-    return numba.njit(**SERIAL)(function)
+    return _inner(function, SERIAL)
+
+
+def spliced(function: Callable[..., Any]) -> Callable[..., Any]:
+    """Make `function` part of each kernel that calls it, with that one's flags, and compile it nowhere else.
+
+    For what is long and called in one or two places: types are inferred anew in each, LLVM optimises it once less for
+    every level of calls above it.
+    """
+    return _inner(function, {**STRICT, "inline": "always"})
 
 
 def inlined(twin: Callable[..., Any], *, gives_array: bool = False) -> Callable[..., Any]:
@@ -84,6 +97,19 @@ def inlined(twin: Callable[..., Any], *, gives_array: bool = False) -> Callable[
 def force_inlined(function: Callable[..., Any]) -> Callable[..., Any]:
     """Compile `function` so that LLVM always inlines it into the kernel that calls it."""
     return numba.njit(**STRICT, forceinline=True)(function)
+
+
+def _inner(function: Callable[..., Any], options: dict[str, Any]) -> Any:
+    """A dispatcher for compiled code alone: it lacks the wrapper that Python would call, and so end the process."""
+    dispatcher = numba.njit(**options, **INNER)(function)
+    if not DISABLED:
+        dispatcher._insert = lambda *overload: None
+        dispatcher._compile_for_args = partial(_refused, function)
+    return dispatcher
+
+
+def _refused(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    raise BadType(f"{function.__name__}: expected a call from compiled code, got one from Python")
 
 
 def tensor(dtype: Any, axes: int) -> types.Array:
@@ -165,7 +191,7 @@ class Function:
 
     def _compile(self, dtype: np.dtype) -> int:
         if self._dispatcher is None:
-            self._dispatcher = _cached(self.python, STRICT)
+            self._dispatcher = _cached(self.python, {**STRICT, **INNER})
         args = self._signature(dtype)
         with _announced():
             self._dispatcher.compile(types.void(*args))
@@ -223,7 +249,8 @@ class Entry:
         return first
 
     def _make(self, parallel: bool) -> Any:
-        return _cached(self.python, {**SERIAL, **({"parallel": PARALLEL} if parallel else {})})
+        options = {**SERIAL, "parallel": PARALLEL} if parallel else SERIAL
+        return _cached(self.python, {**options, "no_cfunc_wrapper": True})
 
 
 def fixed(python: Callable[..., Any], signatures: Sequence[tuple], *, release: bool) -> Any:

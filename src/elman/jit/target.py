@@ -19,6 +19,8 @@ DISABLED = bool(config.DISABLE_JIT)
 # Without _nrt every slice of an array counts a reference, which two threads do on one cache line: 3 to 6 % of a step of
 # (32,24,1,16). No kernel allocates, so there is nothing to count.
 STRICT: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": False, "_nrt": False}
+# For code that compiled code alone calls: what Python or C would call it by takes a sixth of a first fit to compile.
+INNER: dict[str, Any] = {"no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 # Loops over whole arrays may reorder sums. Never fastmath=True: it implies nnan and ninf, which delete tests for NaN.
 FASTMATH = {"contract", "reassoc", "arcp", "nsz", "afn"}
 SERIAL: dict[str, Any] = {**STRICT, "fastmath": FASTMATH}

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import numpy as np
 
-from elman.jit import Entry, Function, helper, prange, types
+from elman.jit import Entry, Function, helper, prange, spliced, types
 from elman.kernels.simd import ROWS, VECTORS, tile
 
 UNBANDED = np.int64(1 << 40)
 """The band of rows that all lie evenly."""
 
 
-@helper
+@spliced
 def _wide_row(
     vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, d, do, dgs, c, co, cgs
 ):
@@ -76,7 +76,7 @@ def _row(offset, strides, band, r):
     return offset + k * strides[1] + (r - k * band) * strides[0]
 
 
-@helper
+@spliced
 def _pair(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, ds, dr, c, cs, cr):
     """`rows` rows of a panel of two vectors, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
@@ -91,7 +91,7 @@ def _pair(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, 
             r += 4
 
 
-@helper
+@spliced
 def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, do, dr, c, co, cr):
     """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0

@@ -44,7 +44,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.jit import Entry, Function, force_inlined, helper, invoke, matrix, prange, tensor, types, vector
+from elman.jit import Entry, Function, force_inlined, helper, invoke, matrix, prange, spliced, tensor, types, vector
 from elman.kernels.simd import element, pointer, pointer_at
 
 
@@ -95,7 +95,7 @@ def _reach(rows, k, band, units):
     return np.uint64(_used(rows, k * band, band) * units)
 
 
-@helper
+@spliced
 def _products(
     g, is_late, rows, band, multiply, units, width, xp, xo, xr, xi, sp, so, sr, zp, zo, zr, operand_row, m, wp, bp,
     groups,
@@ -244,7 +244,7 @@ def _through_weights(
     )  # fmt: skip
 
 
-@force_inlined
+@spliced
 def _backward_step(
     t, begin, end, rows, cell, late, multiply, units, s, own, rt, h_rows, operand, h, width, drop, u, z, d, now, du
 ):
@@ -298,7 +298,7 @@ def _backward_step(
                     before[0, j] += d[k, 2, scratch, j] * drop[k, j]
 
 
-@helper
+@spliced
 def _incoming(t, begin, end, units, h, dy, dy_strides, dy_step, d, now, norms):
     """Add the gradient of the outputs of step t, `dy_step` of dy, to that of h; the lengths of the sums to `norms`."""
     yp = pointer_at(dy, d)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from elman.jit import Entry, Function, helper, invoke, matrix, prange, tensor, types, vector
+from elman.jit import Entry, Function, helper, invoke, matrix, prange, spliced, tensor, types, vector
 from elman.kernels.matmul import UNBANDED
 from elman.kernels.simd import ROWS, element, gather, pointer, pointer_at
 
@@ -93,7 +93,7 @@ def _unpack(sums, mo, row, features, q, count, width, units, h, gates, target):
                     target[row + k, gate * h + unit + j] = sums[start + j]
 
 
-@helper
+@spliced
 def _add_run(
     tasks, multiply, x, x_strides, most, b, rows, t, steps, units, s, hidden, z, operand, width, panel, po, packed, ao,
     sums,
@@ -149,7 +149,7 @@ def _add_run(
                 )  # fmt: skip
 
 
-@helper
+@spliced
 def _chunk_gradient(
     tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block, panel, po,
     packed, ao, sums,
@@ -187,7 +187,7 @@ def _chunk_gradient(
                 begin = t
 
 
-@helper
+@spliced
 def _finish(tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
     """The sums of a few panels to the places users know."""
     # Typed constants: a literal would compile the callee once more for its value.
