@@ -41,7 +41,7 @@ def newest(session: nox.Session) -> None:
 
 @nox.session
 def bounds(session: nox.Session) -> None:
-    """Everything that is compiled with every index checked, in its serial variant; a quarter of an hour."""
+    """Everything that is compiled with every index checked, in its serial variant."""
     session.install("-e", ".[test]")
     kept = {"NUMBA_BOUNDSCHECK": "1", "NUMBA_NUM_THREADS": "1"}
     session.run("pytest", *(f"tests/test_{name}.py" for name in COMPILED), env=kept)

@@ -78,10 +78,8 @@ def test_members_side_by_side_are_those_one_by_one():
     np.testing.assert_array_equal(together.predict(), np.median(alone, axis=0))
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", range(1, min(2, maximum_threads()) + 1))
 def test_several_forecasters_at_once(count):
-    if count > maximum_threads():
-        pytest.skip("one thread")
     jobs = [(options, seeds) for options in OPTIONS.values() for seeds in (1, 2)]
     expected = [run(*job) for job in jobs]
     with elman.num_threads(count), ThreadPoolExecutor(4) as pool:

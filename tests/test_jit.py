@@ -9,6 +9,7 @@ import sys
 import threading
 from pathlib import Path
 
+import numba
 import numpy as np
 import pytest
 from callable_kernels import called
@@ -200,6 +201,12 @@ def test_what_only_kernels_call_refuses_python(make):
             inner(1)
         outer = called(lambda x: inner(x))
         assert outer(1) == 2
+
+
+def test_kernels_cannot_allocate():
+    """Their flags count no references: what they made would never be freed."""
+    with pytest.raises(numba.TypingError, match="empty"):
+        called(lambda n: np.empty(n).size)(3)
 
 
 # ---- thread counts
