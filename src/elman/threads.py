@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import contextvars
+import ctypes
 import os
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -126,31 +128,57 @@ def num_threads(n: int) -> Iterator[None]:
 
 # Seconds after which a thread that wants the interpreter's lock asks for it; Python's own are 0.005. A step lets go of
 # the lock in three long kernels, and waits so long for it after each beside a thread that runs Python: LSTM
-# (32,48,1,32) on one of two cores took 31 times as long beside such a thread with 5 ms, 5.5 with 0.5, 2.4 with 0.1. Two
-# threads that run nothing but Python lose nothing by it.
-_INTERVAL = 5e-5
-_intervals: list[float] = []
-_interval_lock = locks.share(threading.RLock())
+# (32,48,1,32) on one of two cores took 31 times as long beside such a thread with 5 ms, 2.1 with 50 us, 1.8 with 5 us.
+# To every wait Linux adds the thread's timer slack, 50 us unless set: without it the last is 1.26. Several fits would
+# interrupt each other's Python: four on two cores take 1.9 times as long as one by one with 5 us, 0.55 with 50.
+_INTERVAL, _INTERVAL_OF_MANY = 5e-6, 5e-5
+_sharing: dict[str, Any] = {"count": 0, "before": 0.0, "chosen": 0.0}
+_sharing_lock = locks.share(threading.RLock())
+_SET_TIMER_SLACK, _GET_TIMER_SLACK = 29, 30  # prctl(2); nanoseconds, of the thread that calls it
+
+
+@cache
+def _prctl() -> Callable[..., int]:
+    """The system's call; where that is not Linux, one that returns 0 and does nothing."""
+    if sys.platform != "linux":
+        return lambda *args: 0
+    call = ctypes.PyDLL(None).prctl
+    call.argtypes = [ctypes.c_int] + [ctypes.c_ulong] * 4
+    return call
+
+
+def _timer_slack(option: int, nanoseconds: int = 0) -> int:
+    return _prctl()(option, nanoseconds, 0, 0, 0)
 
 
 @contextlib.contextmanager
 def sharing() -> Iterator[None]:
     """Meanwhile Python threads take turns often, so that one which is always busy hardly delays the kernels of others.
 
-    The interpreter's setting is as before when the last of those who asked for it has ended.
+    The interpreter's setting is as before when the last of those who asked for it has ended, this thread's timer slack
+    when this one has.
     """
-    with _interval_lock:
-        before = sys.getswitchinterval()
-        _intervals.append(before)
-        sys.setswitchinterval(min(before, _INTERVAL))
+    _share(1)
+    slack = _timer_slack(_GET_TIMER_SLACK)
+    _timer_slack(_SET_TIMER_SLACK, 1)
     try:
         yield
     finally:
-        with _interval_lock:
-            first = _intervals[0]
-            _intervals.pop()
-            if not _intervals and sys.getswitchinterval() <= _INTERVAL:  # else somebody chose another one
-                sys.setswitchinterval(first)
+        if slack > 0:  # a real-time thread has none
+            _timer_slack(_SET_TIMER_SLACK, slack)
+        _share(-1)
+
+
+def _share(more: int) -> None:
+    with _sharing_lock:
+        found = sys.getswitchinterval()
+        if not _sharing["count"]:
+            _sharing["before"] = _sharing["chosen"] = found
+        _sharing["count"] += more
+        if found == _sharing["chosen"]:  # else somebody chose another one meanwhile
+            most = (_sharing["before"], _INTERVAL, _INTERVAL_OF_MANY)[min(_sharing["count"], 2)]
+            sys.setswitchinterval(min(_sharing["before"], most))
+            _sharing["chosen"] = sys.getswitchinterval()  # whole microseconds
 
 
 def _checked_threads(n: int) -> int:
