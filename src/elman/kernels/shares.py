@@ -17,10 +17,11 @@ def _look_at_bands(mask, time_block, band, gaps, read):
         for k in range(read.shape[1]):
             first, used = k * band, 0 if fresh else np.int64(read[t + 1, k])
             size = min(band, batch - first)
-            rows, uses = size, 0
+            uses = 0
             for b in range(first, first + size):
                 uses += mask[t, b]
             gaps[t, k] = uses < size
+            rows = size if uses > 0 else used
             while rows > used and mask[t, first + rows - 1] == 0:
                 rows -= 1
             # Sums over whole tiles: each run of steps with as many rows is a product of its own.

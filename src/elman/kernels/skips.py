@@ -74,9 +74,9 @@ def _set_aside(mask, t, first, rows, units, states, after, kept, z):
     for b in range(rows):
         if mask[t, first + b] == 0:
             lo, hi = np.uint64(b * units), np.uint64((b + 1) * units)
-            _copy(after, kept, states, lo, hi)
             for k in range(states):
                 for j in range(lo, hi):
+                    kept[k, j] = after[k, j]
                     after[k, j] = 0
             for r in range(z.shape[0]):
                 for j in range(lo, hi):

@@ -11,7 +11,7 @@ import numpy as np
 from elman.data import Lanes, Windows
 from elman.errors import BadValue
 from elman.kernels.elementwise import all_within
-from elman.masks import checked_steps
+from elman.masks import checked_steps, smallest
 from elman.training import loop
 from elman.training.batches import Batch, Form, plain_form
 from elman.training.data import Rows, prepare
@@ -70,7 +70,7 @@ class Batchwise(Steps):
             given = "lengths" if mask is None else "mask"
             raise BadValue(f"{prefix}{given}: x of shape {x.shape} has no steps; expected sequences (N, T, features)")
         steps = checked_steps(mask, lengths, x.shape[:2], prefix)
-        return x, steps, steps if steps.ndim == 1 else steps.sum(axis=1)
+        return x, steps, steps if steps.ndim == 1 else steps.sum(axis=1, dtype=smallest(x.shape[1]))
 
     def _rows(
         self, x: Any, y: Any = None, sample_weight: Any = None, class_weight: Any = None, *, lengths: Any = None,

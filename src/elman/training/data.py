@@ -62,7 +62,7 @@ class Rows:
         Of the model.
     labels : bool
         Whether y holds class indices.
-    mask : ndarray of bool, (N, T), of int64, (N,), or None
+    mask : ndarray of bool, (N, T), of int, (N,), or None
         The steps each sequence uses, or how many from its first on.
     counts : ndarray of int, (N,), or None
         How many these are, as far as known: a batch is then ordered by them, longest first.
@@ -81,6 +81,7 @@ class Rows:
     ) -> None:
         self.x, self.y, self.weights, self.dtype, self._labels = x, y, weights, dtype, labels
         self.mask, self.counts = mask, counts
+        self._longest_first = None if counts is None else -counts
         self.pieces: int | None = None  # evaluate so many steps at a time, with the states carried
         self._buffers = Buffers()
 
@@ -121,15 +122,19 @@ class Rows:
                 return
             stop = min(start + size, len(self))
             rows = slice(start, stop) if order is None else order[start:stop]
-            if sort and self.counts is not None:
-                longest_first = (-self.counts[rows]).argsort(kind="stable")
-                rows = (np.arange(start, stop) if order is None else rows)[longest_first]
+            if sort and self._longest_first is not None:
+                places = self._longest_first[rows].argsort(kind="stable")
+                rows = places + start if order is None else rows[places]
             x = self._gather("x", self.x, rows, self.dtype)
             y = None
             if self.y is not None:
                 y = self._gather("y", self.y, rows, np.dtype(np.int64) if self._labels else self.dtype)
             w = None if self.weights is None else self._gather("weights", self.weights, rows, self.dtype)
-            mask = None if self.mask is None else expanded(self.mask[rows], x.shape[1])
+            mask = None
+            if self.mask is not None:
+                # take() of a row of bytes is 1 us faster than an index.
+                used = self.mask[rows] if isinstance(rows, slice) else self.mask.take(rows, axis=0)
+                mask = expanded(used, x.shape[1])
             yield Batch(x, y, w, mask, rows)
 
     def _gather(self, name: str, array: np.ndarray | Windows, rows: slice | np.ndarray, dtype: np.dtype) -> np.ndarray:
