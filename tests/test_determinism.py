@@ -12,7 +12,7 @@ import elman
 from elman import jit
 from elman.cells import CELLS
 from elman.frames import _PARALLEL_FLOPS
-from elman.plans import equal_pieces, make_plan, panel_bounds, shared
+from elman.plans import equal_pieces, make_plan, panel_pieces, shared
 from elman.testing.cells import Problem
 from elman.testing.exact import Runner
 
@@ -178,8 +178,10 @@ def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
 @cells
 def test_panels_are_dealt_out_once_each(cell, threads):
     key = (CELLS[cell], 9, 49, np.dtype("float32"))
-    tasks, bounds = panel_bounds(key, threads)
-    assert len(bounds) == threads + 1 and bounds[-1] == len(tasks) and (np.diff(bounds) >= 0).all()
+    tasks, pieces = panel_pieces(key, threads)
+    begins, ends = pieces[:, 0].T
+    assert pieces.shape == (threads, 1, 2) and begins[0] == 0 and ends[-1] == len(tasks)
+    assert (begins[1:] == ends[:-1]).all() and (begins <= ends).all()
     assert sorted(map(tuple, tasks)) == sorted(map(tuple, make_plan(*key).panels))
 
 

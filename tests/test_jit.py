@@ -212,6 +212,34 @@ def test_kernels_cannot_allocate():
 # ---- thread counts
 
 
+def test_one_variant_of_a_spreading_entry_serves_one_thread_and_many():
+    """Every piece is taken once, at most so many at a time, by the thread it is for, with all arguments."""
+
+    def note(thread, begin, end, factor, flag, pair, out):
+        for k in range(begin, end):
+            out[0, k] += pair[1] * factor if flag else 0
+            out[1, k], out[2, k] = thread, begin
+
+    numbers = jit.types.int64, jit.types.float64, jit.types.boolean, jit.types.UniTuple(jit.types.int64, 2)
+    function = jit.Function(note, lambda dtype: (*numbers[:1] * 3, *numbers[1:], jit.matrix(dtype)))
+
+    @jit.spreading
+    def noted(team, pieces, most, function, factor, out):
+        call, place = jit.bundle(function, (factor, True, (7, 3), out))
+        jit.spread(team, pieces, most, call, place)
+
+    pieces = np.array([[[0, 5], [9, 12]], [[5, 6], [6, 6]], [[6, 9], [0, 0]]])
+    before = sum(jit.compile_counts().values())
+    for threads in (1, 2, 1, MOST):
+        out = np.zeros((3, 12))
+        noted(threads, pieces, 2, function.handle(np.dtype("float64")), 0.5, out)
+        np.testing.assert_array_equal(out[0], 1.5)
+        np.testing.assert_array_equal(out[1], [0] * 5 + [1] + [2] * 3 + [0] * 3)
+        np.testing.assert_array_equal(out[2], [0, 0, 2, 2, 4, 5, 6, 6, 8, 9, 9, 11])
+    # The function, the entry and, unless it was there, the loop over threads.
+    assert sum(jit.compile_counts().values()) - before in (2, 3)
+
+
 @pytest.fixture(autouse=True)
 def _restored():
     before = threads._default_threads

@@ -22,10 +22,10 @@ def call(
     function, rows, band, vectors, width, block, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, pk,
     first, d, do, dgs, dr, c, co, cgs, cr,
 ):  # fmt: skip
-    invoke(
-        function, rows, band, vectors, width, block, pointer(a), ao, ar, aks, ka, pointer(b), bo, br, bks, kb, bss,
+    invoke(function, (
+        rows, band, vectors, width, block, pointer(a), ao, ar, aks, ka, pointer(b), bo, br, bks, kb, bss,
         segments, pointer(p), po, pk, first, pointer(d), do, dgs, dr, pointer(c), co, cgs, cr,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def panels(matrix, width):

@@ -103,8 +103,8 @@ def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray,
 
 
 @lru_cache(maxsize=256)
-def panel_bounds(plan_key: tuple[int, ...], threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels in an order, and bounds in it, that give every thread the same work (longest first)."""
+def panel_pieces(plan_key: tuple[int, ...], threads: int) -> tuple[np.ndarray, np.ndarray]:
+    """Panels in an order, and pieces of it (threads, 1, 2), that give every thread the same work (longest first)."""
     panels = make_plan(*plan_key).panels
     cost = (panels[:, 2] + panels[:, 3] + 4) * panels[:, 1]
     load = [0] * threads
@@ -114,4 +114,5 @@ def panel_bounds(plan_key: tuple[int, ...], threads: int) -> tuple[np.ndarray, n
         load[t] += int(cost[i])
         mine[t].append(int(i))
     order = [i for part in mine for i in part]
-    return panels[order], np.cumsum([0, *map(len, mine)]).astype(np.int64)
+    bounds = np.cumsum([0, *map(len, mine)])
+    return panels[order], np.stack([bounds[:-1], bounds[1:]], axis=1)[:, None].astype(np.int64)

@@ -14,7 +14,7 @@ from elman.frames import Frame, Noise, located
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack
 from elman.memory import Buffers
-from elman.plans import band_rows, make_plan, panel_bounds
+from elman.plans import band_rows, make_plan, panel_pieces
 from elman.tape import Tape
 from elman.threads import usable_threads
 
@@ -73,7 +73,7 @@ class Recurrence:
         """The panels of the weight gradients, shared out to threads."""
         found = self._tasks.get(threads)
         if found is None:
-            found = self._tasks[threads] = panel_bounds(self.key, threads)
+            found = self._tasks[threads] = panel_pieces(self.key, threads)
         return found
 
     def segment(self, batch: int, steps: int, checkpoint: int | str | None) -> int:

@@ -281,10 +281,10 @@ class Tape:
             frame.s, *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
             *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
         )  # fmt: skip
-        tasks, bounds = r.tasks(threads)
+        tasks, pieces = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         weights.weight_gradients(
-            threads, bounds, weights.shard.handle(r.dtype), tasks, len(tasks) if packed.size else _CHUNK, product,
+            threads, pieces, len(tasks) if packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks, product,
             *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width,
             plan.x_gates, plan.h_gates, masks[2], time_block, *ends, panel, packed, sums, *gradients[:3],
         )  # fmt: skip

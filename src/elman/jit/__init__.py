@@ -11,7 +11,8 @@ Nothing compiles when this module is imported. Three kinds of compiled function 
     is such a function too: in the serial and the parallel entry LLVM would optimise it six times.
 ``Entry``
     What Python calls. It compiles per argument types, lands in the disk cache, and exists in a serial and a parallel
-    variant made from one source: ``prange`` is ``range`` in the serial one.
+    variant made from one source: ``prange`` is ``range`` in the serial one. One that is `spreading` exists once: it
+    hands a ``Function`` and its arguments to the threads of a team, in a loop compiled once for all of them.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from typing import Any
 
 import numba
 import numpy as np
+from llvmlite import ir
 from numba import carray, prange, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
@@ -43,6 +45,7 @@ __all__ = [
     "DISABLED",
     "Entry",
     "Function",
+    "bundle",
     "cache_directory",
     "carray",
     "cgutils",
@@ -58,6 +61,8 @@ __all__ = [
     "maximum_threads",
     "prange",
     "spliced",
+    "spread",
+    "spreading",
     "tensor",
     "threading_layer",
     "types",
@@ -127,21 +132,32 @@ def matrix(dtype: Any) -> types.Array:
     return tensor(dtype, 2)
 
 
+def _inside(definition: Callable[..., Any]) -> Any:
+    """An intrinsic; under ``NUMBA_DISABLE_JIT=1`` the Python function of the same name below."""
+    return _PLAIN[definition.__name__] if DISABLED else intrinsic(definition)
+
+
+def _invoke_plainly(function: Callable[..., None], args: tuple) -> None:
+    function(*args)
+
+
+def _bundle_plainly(function: Callable[..., None], args: tuple) -> tuple:
+    return lambda thread, begin, end, place: function(thread, begin, end, *place), args
+
+
+_PLAIN = {"invoke": _invoke_plainly, "bundle": _bundle_plainly}
+
+
 # ---- functions by address --------------------------------------------------------------------------------------
 
 
-def invoke(function: Any, *args: Any) -> None:
-    """Call, inside a kernel, the function whose handle `Function.handle` gave.
+@_inside
+def invoke(typingctx, function, args):
+    """``invoke(function, args)`` calls, inside a kernel, the function whose handle `Function.handle` gave.
 
     Numba's own first-class functions cost 19 us per call from Python to unbox (measured, Numba 0.68); an address costs
     nothing.
     """
-    function(*args)
-
-
-@intrinsic
-def _invoke(typingctx, address, args):
-    signature = types.void(address, args)
 
     def codegen(context, builder, sig, values):
         elements = [builder.extract_value(values[1], i) for i in range(len(args))]
@@ -150,15 +166,7 @@ def _invoke(typingctx, address, args):
         context.call_conv.call_function(builder, pointer, types.void, tuple(args), elements)
         return context.get_dummy_value()
 
-    return signature, codegen
-
-
-@inlined(invoke)
-def _invoke_compiled(function, *args):
-    def call(function, *args):
-        _invoke(function, args)
-
-    return call
+    return types.void(function, args), codegen
 
 
 class Function:
@@ -170,11 +178,15 @@ class Function:
         The function; it returns nothing and never raises.
     signature : callable
         Maps a NumPy dtype to the tuple of Numba argument types.
+    parallel : bool
+        Whether its `prange` runs on threads.
     """
 
-    def __init__(self, python: Callable[..., None], signature: Callable[[np.dtype], tuple]) -> None:
+    def __init__(
+        self, python: Callable[..., None], signature: Callable[[np.dtype], tuple], *, parallel: bool = False
+    ) -> None:
         self.python = python
-        self._signature = signature
+        self._signature, self._options = signature, {"parallel": PARALLEL} if parallel else {}
         self._handles: dict[Any, Any] = {}
         self._dispatcher: Any = None
 
@@ -191,7 +203,7 @@ class Function:
 
     def _compile(self, dtype: np.dtype) -> int:
         if self._dispatcher is None:
-            self._dispatcher = _cached(self.python, {**STRICT, **INNER})
+            self._dispatcher = _cached(self.python, {**STRICT, **INNER, **self._options})
         args = self._signature(dtype)
         with _announced():
             self._dispatcher.compile(types.void(*args))
@@ -202,23 +214,85 @@ class Function:
 # ---- entries ---------------------------------------------------------------------------------------------------
 
 
+@_inside
+def bundle(typingctx, function, args):
+    """``bundle(function, args)`` gives a function of three numbers and a place, and the place.
+
+    It calls `function` (*numbers, *args). The place is in the frame of the caller, so it must not be kept.
+    """
+    signature = types.UniTuple(types.int64, 2)(function, args)
+    numbers = (types.int64,) * 3
+    known = (*numbers, *args)
+
+    def codegen(context, builder, sig, values):
+        convention, integer = context.call_conv, context.get_value_type(types.int64)
+        place = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, values))
+        kind = convention.get_function_type(types.void, (*numbers, types.int64))
+        call = ir.Function(builder.module, kind, builder.module.get_unique_name("call_bundled"))
+        call.linkage = "internal"
+        inner = ir.IRBuilder(call.append_basic_block("entry"))
+        *given, where = convention.get_arguments(call)
+        held = inner.load(inner.inttoptr(where, place.type))
+        address, elements = inner.extract_value(held, 0), inner.extract_value(held, 1)
+        pointer = inner.inttoptr(address, convention.get_function_type(types.void, known).as_pointer())
+        each = [inner.extract_value(elements, i) for i in range(len(args))]
+        convention.call_function(inner, pointer, types.void, known, [*given, *each])
+        convention.return_value(inner, context.get_dummy_value())
+        return cgutils.pack_array(builder, [builder.ptrtoint(it, integer) for it in (call, place)])
+
+    return signature, codegen
+
+
+@helper
+def _take_pieces(i, pieces, most, call, place):
+    for p in range(pieces.shape[1]):
+        end = pieces[i, p, 1]
+        for begin in range(pieces[i, p, 0], end, most):
+            invoke(call, (i, begin, min(begin + most, end), place))
+
+
+def _share_out(pieces, most, call, place):
+    for i in prange(pieces.shape[0]):
+        _take_pieces(np.int64(i), pieces, most, call, place)
+
+
+@helper
+def spread(team, pieces, most, call, place):
+    """Call what `bundle` gave, (call, place), with (thread, begin, end) for all `pieces` of work.
+
+    ``pieces[i, p]`` (int64) are begin and end of the p-th piece of thread i, taken at most `most` at a time: by all
+    threads of the `team` that an `Entry` which is `spreading` gets, or one after another without one.
+    """
+    if team == 0:
+        for i in range(pieces.shape[0]):
+            _take_pieces(np.int64(i), pieces, most, call, place)
+    else:
+        invoke(team, (pieces, most, call, place))
+
+
 class Entry:
     """A kernel that Python calls: ``entry(threads, *args)``; use as a decorator.
 
     With ``threads == 1`` the serial variant runs, otherwise the parallel one on that many threads. Both give the same
-    bits as long as the body is one loop over independent shards.
+    bits as long as the body is one loop over independent shards. One made by `spreading` has one variant for both.
     """
 
-    def __init__(self, python: Callable[..., Any]) -> None:
+    def __init__(self, python: Callable[..., Any], *, spreads: bool = False) -> None:
         self.python = python
         self.__doc__ = python.__doc__
+        self._spreads = spreads
         self._serial: Any = None
         self._parallel: Any = None
 
     def __call__(self, threads: int, *args: Any) -> Any:
+        if self._spreads:
+            args = (0 if threads == 1 else _team.handle(_ANY), *args)
         if threads == 1:
             return (self._serial or self._first(parallel=False))(*args)
-        run = self._parallel or self._first(parallel=True)
+        if self._spreads:
+            run = self._serial or self._first(parallel=False)
+        else:
+            run = self._parallel or self._first(parallel=True)
         before = current_threads()
         keep_apart(threads)
         if before == threads:
@@ -251,6 +325,18 @@ class Entry:
     def _make(self, parallel: bool) -> Any:
         options = {**SERIAL, "parallel": PARALLEL} if parallel else SERIAL
         return _cached(self.python, {**options, "no_cfunc_wrapper": True})
+
+
+def spreading(python: Callable[..., Any]) -> Entry:
+    """An `Entry` ``python(team, *args)`` whose body ends with a call of `spread`; use as a decorator.
+
+    Numba compiles a `prange` about as slowly as what is in it, once more for each use: 2 of 14 s of a first fit.
+    """
+    return Entry(python, spreads=True)
+
+
+_ANY = np.dtype(np.int64)
+_team = Function(_share_out, lambda dtype: (tensor(dtype, 3), *(types.int64,) * 3), parallel=True)
 
 
 def fixed(python: Callable[..., Any], signatures: Sequence[tuple], *, release: bool) -> Any:

@@ -125,7 +125,7 @@ def losses_and_gradient(function, y, p, times, lengths, counts, scales, sizes, b
     y_flat, t_flat = y.reshape(y.size), times.reshape(times.size)
     for c in prange(parts):
         lo, step = np.int64(c), np.int64(parts)
-        invoke(
-            function, y_flat, p_flat, t_flat, lengths, counts, scales, sizes, np.int64(blank), lo, step, scratch[c],
+        invoke(function, (
+            y_flat, p_flat, t_flat, lengths, counts, scales, sizes, np.int64(blank), lo, step, scratch[c],
             losses, g_flat,
-        )  # fmt: skip
+        ))  # fmt: skip

@@ -62,7 +62,7 @@ def elementwise(function, a, b):
     n = a.size
     for chunk in prange((n + _CHUNK - 1) // _CHUNK):
         lo = np.int64(chunk) * _CHUNK
-        invoke(function, a, b, np.uint64(lo), np.uint64(min(lo + _CHUNK, n)))
+        invoke(function, (a, b, np.uint64(lo), np.uint64(min(lo + _CHUNK, n))))
 
 
 @helper
@@ -95,7 +95,7 @@ def softmax(function, x, y):
     n = x.shape[0]
     for chunk in prange((n + _ROWS - 1) // _ROWS):
         lo = np.int64(chunk) * _ROWS
-        invoke(function, x, y, np.uint64(lo), np.uint64(min(lo + _ROWS, n)))
+        invoke(function, (x, y, np.uint64(lo), np.uint64(min(lo + _ROWS, n))))
 
 
 @helper

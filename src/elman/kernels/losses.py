@@ -389,5 +389,5 @@ def value_and_gradient(loss, weigh, y, p, options, weights, mask, count, block, 
     for c in prange(values.size):
         begin = np.int64(c) * block
         lo, hi = np.uint64(begin), np.uint64(min(begin + block, rows))
-        invoke(loss, y_flat, p_flat, options, columns, lo, hi, losses, g_flat)
-        invoke(weigh, losses, weights, mask, columns, number, lo, hi, np.uint64(c), g_flat, values)
+        invoke(loss, (y_flat, p_flat, options, columns, lo, hi, losses, g_flat))
+        invoke(weigh, (losses, weights, mask, columns, number, lo, hi, np.uint64(c), g_flat, values))

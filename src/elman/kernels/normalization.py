@@ -125,7 +125,7 @@ def normalize(function, x, gamma, beta, epsilon, block, moments, y):
     n = x.shape[0]
     for c in prange((n + block - 1) // block):
         lo = np.int64(c) * block
-        invoke(function, x, gamma, beta, epsilon, np.uint64(lo), np.uint64(min(lo + block, n)), moments, y)
+        invoke(function, (x, gamma, beta, epsilon, np.uint64(lo), np.uint64(min(lo + block, n)), moments, y))
 
 
 @Entry
@@ -134,5 +134,5 @@ def normalize_gradient(function, collect, x, gamma, dy, moments, block, sums, d_
     n = x.shape[0]
     for c in prange(sums.shape[0]):
         lo = np.int64(c) * block
-        invoke(function, x, gamma, dy, moments, np.uint64(lo), np.uint64(min(lo + block, n)), sums[c], dx)
-    invoke(collect, sums, d_gamma, d_beta)
+        invoke(function, (x, gamma, dy, moments, np.uint64(lo), np.uint64(min(lo + block, n)), sums[c], dx))
+    invoke(collect, (sums, d_gamma, d_beta))

@@ -305,8 +305,8 @@ def step(update, decay, p, g, slots, hyper, chunks, bad, most):
     for c in prange(bad.size):
         lo, hi = np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1])
         if hyper[0] != 0:
-            invoke(decay, p, g, slots, hyper, lo, hi)
-        invoke(update, p, g, slots, hyper, lo, hi)
+            invoke(decay, (p, g, slots, hyper, lo, hi))
+        invoke(update, (p, g, slots, hyper, lo, hi))
     return True
 
 
@@ -314,7 +314,7 @@ def step(update, decay, p, g, slots, hyper, chunks, bad, most):
 def each(function, p, g, slots, hyper, chunks):
     """One function on all chunks, in place."""
     for c in prange(chunks.shape[0]):
-        invoke(function, p, g, slots, hyper, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1]))
+        invoke(function, (p, g, slots, hyper, np.uint64(chunks[c, 0]), np.uint64(chunks[c, 1])))
 
 
 @Entry

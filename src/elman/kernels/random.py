@@ -151,7 +151,7 @@ def apply_noise(function, start, threshold, scale, x, y):
     n = y.size
     for chunk in prange((n + CHUNK - 1) // CHUNK):
         lo = np.int64(chunk) * CHUNK
-        invoke(function, start, threshold, scale, x, y, np.uint64(lo), np.uint64(min(lo + CHUNK, n)))
+        invoke(function, (start, threshold, scale, x, y, np.uint64(lo), np.uint64(min(lo + CHUNK, n))))
 
 
 # ---- for Python

@@ -44,7 +44,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from elman.jit import Entry, Function, force_inlined, helper, invoke, matrix, prange, spliced, tensor, types, vector
+from elman import jit
+from elman.jit import Function, force_inlined, helper, invoke, matrix, spliced, tensor, types, vector
 from elman.kernels.simd import element, pointer, pointer_at
 
 
@@ -104,20 +105,20 @@ def _products(
     row, count, kx, kh, offset = groups[g]
     block = units // width
     zero = np.int64(0)
-    invoke(
-        multiply, rows, band, count * block, width, block,
+    invoke(multiply, (
+        rows, band, count * block, width, block,
         xp, xo, xr, xi, kx,
         zp if is_late else sp, zo + operand_row * m if is_late else so, zr if is_late else sr, np.int64(1), kh, zero,
         np.int64(1),
         wp, offset, kx + kh, zero,
         bp, row * units, units, (zero, zero),
         zp, zo + row * m, m, zr,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 def _forward_shard(
-    begin, end, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask,
-    gaps, drop, zone, batch, fresh, u, s, z, y, first,
+    _, begin, end, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width,
+    mask, gaps, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     carry_, zone_out_ = rare
     units, m = bias.shape[1], s.shape[3]
@@ -152,7 +153,7 @@ def _forward_shard(
             for k in range(k0, k1):
                 at = Span(zero, _reach(begin + rows, k, band, units), np.uint64(h), np.uint64(units))
                 if at.hi > 0:
-                    invoke(cell, z[k, slot], s[k, before], s[k, after, own:], u[k], at)
+                    invoke(cell, (z[k, slot], s[k, before], s[k, after, own:], u[k], at))
                     if early < groups.shape[0] and drop.size > 0:
                         for j in range(zero, at.hi):
                             z[k, slot, operand, j] *= drop[k, j]
@@ -166,19 +167,19 @@ def _forward_shard(
                     hi = _reach(begin + rows, k, band, units)
                     if hi > 0:
                         at = Span(zero, hi, np.uint64(h), np.uint64(units))
-                        invoke(late, z[k, slot], s[k, before], s[k, after, own:], u[k], at)
+                        invoke(late, (z[k, slot], s[k, before], s[k, after, own:], u[k], at))
         if zone.size > 0 or mask.size > 0:
             for k in range(k0, k1):
                 b = k * band
                 used, whole = _used(begin + rows, b, band), _used(end, b, band)
                 new = s[k, after, own:]
                 if zone.size > 0:
-                    invoke(zone_out_, zone, t, b, used, batch, units, h, s[k, before], new, s[k, after])
+                    invoke(zone_out_, (zone, t, b, used, batch, units, h, s[k, before], new, s[k, after]))
                 if mask.size > 0 and gaps[t, k] > 0:
-                    invoke(carry_, mask, t, b, used, whole, units, states, s[k, before], s[k, after])
+                    invoke(carry_, (mask, t, b, used, whole, units, states, s[k, before], s[k, after]))
                     if zone.size > 0:
                         # What overflowed at an excluded step would be NaN on the way back, times whatever gradient.
-                        invoke(carry_, mask, t, b, used, whole, units, states, s[k, before], new)
+                        invoke(carry_, (mask, t, b, used, whole, units, states, s[k, before], new))
         if drop.size > 0:
             for k in range(k0, k1):
                 for j in range(size):
@@ -194,7 +195,7 @@ def _forward_shard(
 def _forward_types(dtype):
     index, pair = types.int64, types.UniTuple(types.int64, 2)
     return (
-        *(index,) * 5, pair, index, types.UniTuple(index, 3), index, pair, vector(dtype), matrix(dtype),
+        *(index,) * 6, pair, index, types.UniTuple(index, 3), index, pair, vector(dtype), matrix(dtype),
         matrix(np.int64), *(index,) * 4, matrix(np.uint8), matrix(np.uint8), matrix(dtype), vector(np.uint64), index,
         types.boolean, tensor(dtype, 3), tensor(dtype, 4), tensor(dtype, 4), tensor(dtype, 3), index,
     )  # fmt: skip
@@ -203,10 +204,10 @@ def _forward_types(dtype):
 forward_shard = Function(_forward_shard, _forward_types)
 
 
-@Entry
+@jit.spreading
 def forward(
-    pieces, most_rows, shard, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand,
-    h, width, mask, gaps, drop, zone, batch, fresh, u, s, z, y, first,
+    team, pieces, most_rows, shard, cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early,
+    operand, h, width, mask, gaps, drop, zone, batch, fresh, u, s, z, y, first,
 ):  # fmt: skip
     """All `steps` forward, from zero states if it is `fresh`, else from those in ``s[:, 0]``.
 
@@ -217,15 +218,12 @@ def forward(
     whole bands, which are taken at most `most_rows` at a time. `rare` are the addresses of `carry` and `zone_out`;
     `batch` is B.
     """
-    for thread in prange(pieces.shape[0]):
-        i = np.int64(thread)
-        for p in range(pieces.shape[1]):
-            for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
-                invoke(
-                    shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, x, x_strides,
-                    steps, slots, w, bias, groups, early, operand, h, width, mask, gaps, drop, zone, batch, fresh, u,
-                    s, z, y, first,
-                )  # fmt: skip
+    given = (
+        cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask, gaps,
+        drop, zone, batch, fresh, u, s, z, y, first,
+    )  # fmt: skip
+    call, place = jit.bundle(shard, given)
+    jit.spread(team, pieces, most_rows, call, place)
 
 
 @force_inlined
@@ -235,13 +233,13 @@ def _through_weights(
 ):  # fmt: skip
     """Add the gradients of `count` products, from buffer row `first` on, times transposed weights to `target`."""
     one, zero = np.int64(1), np.int64(0)
-    invoke(
-        multiply, rows, band, columns, width, columns,
+    invoke(multiply, (
+        rows, band, columns, width, columns,
         zp, zero, (zero, zero), zero, zero,
         zp, zo + first * m, zr, one, h, m, count,
         panels, zero, depth, skip,
         target, to, zero, strides, target, to, zero, strides,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @spliced
@@ -262,7 +260,7 @@ def _backward_step(
             after, hi = d[k, now], _reach(begin + rows, k, band, units)
             if hi > 0:
                 at = Span(zero, hi, size, padded)
-                invoke(late, z[k, t], s[k, t], s[k, t + 1, own:], after, d[k, 1 - now], u[k], du[k], at)
+                invoke(late, (z[k, t], s[k, t], s[k, t + 1, own:], after, d[k, 1 - now], u[k], du[k], at))
                 for j in range(zero, hi):
                     after[0, j] = 0
         # Gradient of the operand, from the late row through its block of the recurrent weights, into d[., now].
@@ -281,7 +279,7 @@ def _backward_step(
         hi = _reach(begin + rows, k, band, units)
         if hi > 0:
             at = Span(zero, hi, size, padded)
-            invoke(cell, z[k, t], s[k, t], s[k, t + 1, own:], d[k, now], d[k, 1 - now], u[k], du[k], at)
+            invoke(cell, (z[k, t], s[k, t], s[k, t + 1, own:], d[k, now], d[k, 1 - now], u[k], du[k], at))
             if drop.size > 0:
                 for j in range(zero, hi):
                     d[k, 2, scratch, j] = 0
@@ -320,8 +318,8 @@ def _incoming(t, begin, end, units, h, dy, dy_strides, dy_step, d, now, norms):
 
 
 def _backward_shard(
-    begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand,
-    h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    _, begin, end, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows,
+    operand, h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     set_aside_, restore_, hold_, release_ = rare
     m, states = z.shape[3], d.shape[2] - 1
@@ -346,9 +344,9 @@ def _backward_shard(
             for k in range(k0, k1):
                 count = _used(begin + rows, k * band, band)
                 if mask.size > 0 and count > 0 and gaps[t, k] > 0:
-                    invoke(set_aside_, mask, t, k * band, count, units, states, d[k, now], d[k, 2], z[k, t])
+                    invoke(set_aside_, (mask, t, k * band, count, units, states, d[k, now], d[k, 2], z[k, t]))
                 if zone.size > 0 and count > 0:
-                    invoke(hold_, zone, mask, t, k * band, count, batch, units, h, d[k, now], d[k, 2])
+                    invoke(hold_, (zone, mask, t, k * band, count, batch, units, h, d[k, now], d[k, 2]))
         if rows > 0:
             _backward_step(
                 t, begin, end, rows, cell, late, multiply, units, s, own, rt, h_rows, operand, h, width, drop, u, z, d,
@@ -358,13 +356,13 @@ def _backward_shard(
             for k in range(k0, k1):
                 count = _used(begin + rows, k * band, band)
                 if zone.size > 0 and count > 0:
-                    invoke(release_, states, np.uint64(0), np.uint64(count * units), d[k, 2], d[k, 1 - now])
+                    invoke(release_, (states, np.uint64(0), np.uint64(count * units), d[k, 2], d[k, 1 - now]))
                 if mask.size > 0 and gaps[t, k] > 0:
                     whole = _used(end, k * band, band)
-                    invoke(
-                        restore_, mask, t, k * band, count, whole, np.int64(read[t, k]), units, states, d[k, now],
+                    invoke(restore_, (
+                        mask, t, k * band, count, whole, np.int64(read[t, k]), units, states, d[k, now],
                         d[k, 2], d[k, 1 - now], z[k, t],
-                    )  # fmt: skip
+                    ))  # fmt: skip
         if dx.size > 0:
             inputs, zo = dx.shape[2], k0 * zr[1] + t * z.shape[2] * m
             xo = (t * dx.shape[1] + begin) * inputs
@@ -382,7 +380,7 @@ def _backward_shard(
 def _backward_types(dtype):
     index, flag, pair, some = types.int64, types.boolean, types.UniTuple(types.int64, 2), tensor(dtype, 3)
     return (
-        *(index,) * 5, types.UniTuple(index, 4), index, tensor(dtype, 4), index, types.UniTuple(index, 3), index, index,
+        *(index,) * 6, types.UniTuple(index, 4), index, tensor(dtype, 4), index, types.UniTuple(index, 3), index, index,
         vector(dtype), vector(dtype), pair, pair, index, index, index, *(matrix(np.uint8),) * 3,
         matrix(dtype), vector(np.uint64), index, flag, some, tensor(dtype, 4), tensor(dtype, 4), some, some,
         matrix(np.float64),
@@ -392,10 +390,10 @@ def _backward_types(dtype):
 backward_shard = Function(_backward_shard, _backward_types)
 
 
-@Entry
+@jit.spreading
 def backward(
-    pieces, most_rows, shard, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows,
-    h_rows, operand, h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    team, pieces, most_rows, shard, cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt,
+    x_rows, h_rows, operand, h, width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
 ):  # fmt: skip
     """All `steps` in reverse. ``d[., 0]`` enters as the last state's gradient, ``d[., T % 2]`` leaves as the first's.
 
@@ -406,12 +404,9 @@ def backward(
     buffer rows with an input and an early recurrent product; `operand` is -1 for cells without a late row. `rare` are
     the addresses of `set_aside`, `restore`, `hold` and `release`; `batch` is B.
     """
-    for thread in prange(pieces.shape[0]):
-        i = np.int64(thread)
-        for p in range(pieces.shape[1]):
-            for begin in range(pieces[i, p, 0], pieces[i, p, 1], most_rows):
-                invoke(
-                    shard, begin, min(begin + most_rows, pieces[i, p, 1]), cell, late, multiply, rare, units, s, dy,
-                    dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h, width, mask, gaps, read, drop,
-                    zone, batch, fresh, u, z, d, du, dx, norms,
-                )  # fmt: skip
+    given = (
+        cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h,
+        width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
+    )  # fmt: skip
+    call, place = jit.bundle(shard, given)
+    jit.spread(team, pieces, most_rows, call, place)

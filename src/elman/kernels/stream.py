@@ -162,14 +162,14 @@ def _product(arena, words, at, g, batch):
     columns, one, zero = padded // words[HEAD.lanes], np.int64(1), np.int64(0)
     hidden = words[at + PART.state] if g < words[at + PART.early] else z + words[at + PART.operand] * n
     # The product of the whole library, with the strides of this file's layout.
-    invoke(
-        words[HEAD.multiply], batch, UNBANDED, count * columns, words[HEAD.lanes], columns,
+    invoke(words[HEAD.multiply], (
+        batch, UNBANDED, count * columns, words[HEAD.lanes], columns,
         arena, words[at + PART.source], (words[at + PART.stride], zero), one, kx,
         arena, hidden, (padded, zero), one, kh, zero, one,
         arena, words[at + PART.weights] + offset, kx + kh, zero,
         arena, words[at + PART.bias] + row * padded, padded, (zero, zero),
         arena, z + row * n, n, (padded, zero),
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @helper
@@ -204,10 +204,10 @@ def _cell(arena, words, at, batch):
     for g in range(words[at + PART.early]):
         _product(arena, words, at, g, batch)
     # The cell as the scan calls it, on one step of B sequences.
-    invoke(words[at + PART.function], z, prev, new, u, span)
+    invoke(words[at + PART.function], (z, prev, new, u, span))
     if words[at + PART.late_groups] > 0:
         _product(arena, words, at, words[at + PART.early], batch)
-        invoke(words[at + PART.late], z, prev, new, u, span)
+        invoke(words[at + PART.late], (z, prev, new, u, span))
     _carry_on(arena, words, at, batch)
 
 
@@ -218,16 +218,16 @@ def _row(arena, words, reals, at, source, target):
     begin = np.uint64(0)
     if kind == ELEMENTWISE:
         x, y = flat(arena, source, width), flat(arena, target, width)
-        invoke(words[at + PART.function], x, y, begin, np.uint64(width))
+        invoke(words[at + PART.function], (x, y, begin, np.uint64(width)))
         return
     x, y, end = block(arena, source, 1, width), block(arena, target, 1, width), np.uint64(1)
     if kind == SOFTMAX:
-        invoke(words[at + PART.function], x, y, begin, end)
+        invoke(words[at + PART.function], (x, y, begin, end))
     else:
         gamma, beta = flat(arena, words[at + PART.weights], width), flat(arena, words[at + PART.bias], width)
         own = words[at + PART.reals]
         moments = block(reals, own + 1, 1, 2)
-        invoke(words[at + PART.function], x, gamma, beta, reals[own], begin, end, moments, y)
+        invoke(words[at + PART.function], (x, gamma, beta, reals[own], begin, end, moments, y))
 
 
 @helper
@@ -326,7 +326,7 @@ def _steps(dtype: np.dtype) -> tuple[Callable[[Any, Any], int], Callable[[Any, A
         arena, target = pointer_at(words[HEAD.arena], zero), words[HEAD.x]
         for i in range(x.size):
             arena[target + i] = kind(element(source, i))
-        invoke(words[HEAD.run], arena, words, pointer_at(words[HEAD.reals], np.float64(0)))
+        invoke(words[HEAD.run], (arena, words, pointer_at(words[HEAD.reals], np.float64(0))))
         return 0
 
     def tokens(x, place):
@@ -342,7 +342,7 @@ def _steps(dtype: np.dtype) -> tuple[Callable[[Any, Any], int], Callable[[Any, A
                 return 1
             words[words[HEAD.ids] + b] = row
         arena = pointer_at(words[HEAD.arena], zero)
-        invoke(words[HEAD.run], arena, words, pointer_at(words[HEAD.reals], np.float64(0)))
+        invoke(words[HEAD.run], (arena, words, pointer_at(words[HEAD.reals], np.float64(0))))
         return 0
 
     return features, tokens

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from elman.jit import Entry, Function, helper, invoke, matrix, prange, spliced, tensor, types, vector
+from elman import jit
+from elman.jit import Function, helper, invoke, matrix, spliced, tensor, types, vector
 from elman.kernels.matmul import UNBANDED
 from elman.kernels.simd import ROWS, element, gather, pointer, pointer_at
 
@@ -71,13 +72,13 @@ def _accumulate(
     if rows == 1:  # one long sum, not many of length one
         inner, inner_stride, outer, outer_stride = steps, step, one, zero
     pp, mp, strides = pointer(panel), pointer(sums), (count * width, count * width * band)
-    invoke(
-        multiply, features, band, count, width, count,
+    invoke(multiply, (
+        features, band, count, width, count,
         ap, zero, (zero, zero), zero, zero,
         ap, ao, (feature, apart), inner_stride, inner, outer_stride, outer,
         pp, po, inner * outer, zero,
         mp, mo, zero, strides, mp, mo, zero, strides,
-    )  # fmt: skip
+    ))  # fmt: skip
 
 
 @helper
@@ -205,30 +206,28 @@ def _finish(tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
 
 
 def _shard(
-    i, bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
-    h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
+    i, begin, end, threads, tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width,
+    x_gates, h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
 ):  # fmt: skip
-    """The panels of thread i."""
-    size, own = panel.size // (bounds.size - 1), packed.size // (bounds.size - 1)
-    for k in range(bounds[i], bounds[i + 1], chunk):
-        part = tasks[k : min(k + chunk, bounds[i + 1])]
-        if begins:
-            for j in range(part.shape[0]):
-                start = part[j, 6]
-                for e in range(start, start + (part[j, 2] + part[j, 3] + 1) * part[j, 1] * width):
-                    sums[e] = 0
-        _chunk_gradient(
-            part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block, panel,
-            i * size, packed, i * own, sums,
-        )  # fmt: skip
-        if ends:
-            _finish(part, width, units, h, x_gates, h_gates, sums, dw, dr, db)
+    """Some panels of thread i."""
+    part, size, own = tasks[begin:end], panel.size // threads, packed.size // threads
+    if begins:
+        for j in range(part.shape[0]):
+            start = part[j, 6]
+            for e in range(start, start + (part[j, 2] + part[j, 3] + 1) * part[j, 1] * width):
+                sums[e] = 0
+    _chunk_gradient(
+        part, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, width, read, time_block, panel,
+        i * size, packed, i * own, sums,
+    )  # fmt: skip
+    if ends:
+        _finish(part, width, units, h, x_gates, h_gates, sums, dw, dr, db)
 
 
 def _types(dtype):
     index, gates, one = types.int64, vector(np.int64), vector(dtype)
     return (
-        index, gates, matrix(np.int64), index, index, index, types.UniTuple(index, 3), index, index, index,
+        *(index,) * 4, matrix(np.int64), index, index, types.UniTuple(index, 3), index, index, index,
         tensor(dtype, 4), index, tensor(dtype, 4), index, index, index, gates, gates, matrix(np.uint8), index,
         types.boolean, types.boolean, one, one, one, *(matrix(dtype),) * 3,
     )  # fmt: skip
@@ -237,22 +236,24 @@ def _types(dtype):
 shard = Function(_shard, _types)
 
 
-@Entry
+@jit.spreading
 def weight_gradients(
-    bounds, shard, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
-    h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
+    team, pieces, chunk, shard, tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width,
+    x_gates, h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
 ):  # fmt: skip
     """Gradients of kernel (I, G), recurrent kernel (H, G) and bias (0..2, G) from the buffers BPTT left behind.
 
-    Parallel over column panels: thread i works on ``tasks[bounds[i]:bounds[i + 1]]``, `chunk` panels at a time, with
-    its own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits do not depend on the
-    shards. The sums are set to zero if this segment of the time `begins` them and handed over if it `ends` them.
+    Parallel over column panels: thread i works on `tasks` from ``pieces[i, 0, 0]`` to ``pieces[i, 0, 1]``, `chunk`
+    panels at a time, with its own part of the scratch vectors `panel` and `packed`. No sum crosses a panel, so the bits
+    do not depend on the shards. The sums are set to zero if this segment of the time `begins` them and handed over if
+    it `ends` them.
     `shard` is the address of the function of that name, `hidden` the row of s the recurrent products took;
     ``read[t, k]`` (or none) is the number of sequences of band k up to the last one that uses a step of t's block from
     t on: it falls within a block, and each run of steps with as many sequences is one product.
     """
-    for thread in prange(bounds.size - 1):
-        invoke(
-            shard, np.int64(thread), bounds, tasks, chunk, multiply, x, x_strides, steps, batch, units, s, hidden, z,
-            operand, h, width, x_gates, h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
-        )  # fmt: skip
+    given = (
+        pieces.shape[0], tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
+        h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
+    )  # fmt: skip
+    call, place = jit.bundle(shard, given)
+    jit.spread(team, pieces, chunk, call, place)
