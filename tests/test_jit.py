@@ -230,9 +230,9 @@ def test_one_variant_of_a_spreading_entry_serves_one_thread_and_many():
 
     pieces = np.array([[[0, 5], [9, 12]], [[5, 6], [6, 6]], [[6, 9], [0, 0]]])
     before = sum(jit.compile_counts().values())
-    for threads in (1, 2, 1, MOST):
+    for count in (1, 2, 1, MOST):
         out = np.zeros((3, 12))
-        noted(threads, pieces, 2, function.handle(np.dtype("float64")), 0.5, out)
+        noted(count, pieces, 2, function.handle(np.dtype("float64")), 0.5, out)
         np.testing.assert_array_equal(out[0], 1.5)
         np.testing.assert_array_equal(out[1], [0] * 5 + [1] + [2] * 3 + [0] * 3)
         np.testing.assert_array_equal(out[2], [0, 0, 2, 2, 4, 5, 6, 6, 8, 9, 9, 11])
