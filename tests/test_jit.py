@@ -250,6 +250,29 @@ def _restored():
 MOST = jit.maximum_threads()
 
 
+def test_libgomp_is_told_how_long_threads_wait_before_the_first_kernel():
+    """The first use of threads is a prediction; its parallel kernels are compiled, then loaded."""
+    script = """
+import os
+import numpy as np, elman
+from numba.np.ufunc import parallel
+seen, start = [], parallel._launch_threads
+def launch():
+    seen.append(os.environ.get("GOMP_SPINCOUNT"))
+    start()
+parallel._launch_threads = launch
+elman.set_num_threads(2)
+model = elman.Sequential([elman.layers.GRU(32)], seed=0)
+model.predict(np.ones((32, 48, 8), np.float32))
+print(seen[0])
+"""
+    environment = {k: v for k, v in os.environ.items() if k not in ("GOMP_SPINCOUNT", "OMP_WAIT_POLICY")}
+    environment["NUMBA_NUM_THREADS"] = "2"
+    for _ in range(2):
+        done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
+        assert (done.stdout.split(), done.stderr) == (["10000"], "")
+
+
 @pytest.mark.parametrize("given", [{}, {"GOMP_SPINCOUNT": "7"}, {"OMP_WAIT_POLICY": "passive"}])
 def test_how_long_threads_wait_is_said_to_libgomp_alone(given):
     script = """

@@ -2,6 +2,7 @@
 
 import copy
 import importlib.util
+import os
 import sys
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -441,25 +442,106 @@ def test_python_threads_take_turns_often_while_one_trains(rng):
         sys.setswitchinterval(before)
 
 
+LINUX = sys.platform == "linux"
+
+
+def turns():
+    """The interval in microseconds, and this thread's timer slack in nanoseconds."""
+    return round(1e6 * sys.getswitchinterval()), threads._timer_slack(threads._GET_TIMER_SLACK)
+
+
 def test_a_fit_that_is_not_the_only_one_asks_for_the_lock_later():
-    before, slack = sys.getswitchinterval(), threads._timer_slack(threads._GET_TIMER_SLACK)
-    seen = []
+    before, seen = turns(), []
 
     def look():
-        seen.append((round(1e6 * sys.getswitchinterval()), threads._timer_slack(threads._GET_TIMER_SLACK)))
+        with threads.sharing():
+            seen.append(turns())
 
     with threads.sharing():
-        look()
-        with threads.sharing():
-            look()
-        look()
+        seen.append(turns())
+        look()  # the same thread
         other = threading.Thread(target=look)
         other.start()
         other.join()
-    short = 1 if sys.platform == "linux" else 0
-    # One that runs alone interrupts nobody's kernels. A thread inherits the slack of the one that starts it.
-    assert seen == [(5, short), (50, short), (5, short), (5, short)]
-    assert (sys.getswitchinterval(), threads._timer_slack(threads._GET_TIMER_SLACK)) == (before, slack)
+        seen.append(turns())
+    assert seen == [(5, LINUX), (5, LINUX), (50, LINUX), (5, LINUX)]
+    assert turns() == before
+
+
+def test_the_validation_of_a_fit_is_no_second_one(rng):
+    x, y = small_data(rng)
+    seen = []
+    look = lambda batch, logs: seen.append(turns())
+    small().fit(
+        x, y, epochs=1, verbose=0, validation_split=0.5,
+        callbacks=[LambdaCallback(on_train_batch_end=look), LambdaCallback(on_test_batch_end=look)],
+    )  # fmt: skip
+    assert len(seen) > 1 and set(seen) == {(5, LINUX)}
+
+
+@pytest.mark.parametrize("microseconds", [33, 49, 2, 5000])
+def test_the_interval_is_as_before_to_the_microsecond(microseconds):
+    before = sys.getswitchinterval()
+    try:
+        sys.setswitchinterval(1e-6 * microseconds + 5e-7)
+        with threads.sharing():
+            assert turns()[0] == min(microseconds, 5)
+        assert turns()[0] == microseconds
+    finally:
+        sys.setswitchinterval(before)
+
+
+def test_an_interrupt_on_the_way_in_leaves_nothing_changed():
+    """KeyboardInterrupt at the k-th line from the begin of `sharing` to its body, for every k."""
+    before = turns()
+    for k in range(1, 100):
+        left = [k]
+
+        def trace(frame, event, argument, left=left):
+            if frame.f_code.co_filename != threads.__file__:
+                return None
+            left[0] -= event == "line"
+            if left[0] == 0:
+                sys.settrace(None)
+                raise KeyboardInterrupt
+            return trace
+
+        context = threads.sharing()
+        sys.settrace(trace)
+        try:
+            context.__enter__()
+        except KeyboardInterrupt:
+            assert turns() == before and not threads._sharers, k
+        else:
+            break
+        finally:
+            sys.settrace(None)
+    context.__exit__(None, None, None)
+    assert turns() == before and k > 10
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+def test_a_child_forked_beside_a_fit_of_another_thread_has_the_interval_of_before():
+    before = turns()
+    inside, over = threading.Event(), threading.Event()
+
+    def hold():
+        with threads.sharing():
+            inside.set()
+            over.wait()
+
+    holder = threading.Thread(target=hold)
+    holder.start()
+    inside.wait()
+    child = os.fork()
+    if child == 0:
+        with threads.sharing():
+            within = turns()
+        os._exit(0 if (turns(), within) == (before, (5, LINUX)) else 1)
+    over.set()
+    holder.join()
+    assert os.waitpid(child, 0)[1] == 0
+    assert turns() == before
 
 
 def test_layers_alone_are_safe_too(rng):

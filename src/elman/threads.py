@@ -11,7 +11,6 @@ import threading
 from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -27,6 +26,9 @@ _forked = False
 def _after_fork() -> None:
     global _forked
     _forked = True
+    for token, thread in list(_sharers.items()):
+        if thread != threading.get_ident():  # it is not in this process
+            _share(token, None)
 
 
 if hasattr(os, "register_at_fork"):
@@ -126,13 +128,14 @@ def num_threads(n: int) -> Iterator[None]:
         _scoped_threads.reset(token)
 
 
-# Seconds after which a thread that wants the interpreter's lock asks for it; Python's own are 0.005. A step lets go of
-# the lock in three long kernels, and waits so long for it after each beside a thread that runs Python: LSTM
-# (32,48,1,32) on one of two cores took 31 times as long beside such a thread with 5 ms, 2.1 with 50 us, 1.8 with 5 us.
-# To every wait Linux adds the thread's timer slack, 50 us unless set: without it the last is 1.26. Several fits would
-# interrupt each other's Python: four on two cores take 1.9 times as long as one by one with 5 us, 0.55 with 50.
-_INTERVAL, _INTERVAL_OF_MANY = 5e-6, 5e-5
-_sharing: dict[str, Any] = {"count": 0, "before": 0.0, "chosen": 0.0}
+# Microseconds after which a thread that wants the interpreter's lock asks for it; Python's own are 5,000. A step lets
+# go of the lock in three long kernels, and waits so long for it after each beside a thread that runs Python: LSTM
+# (32,48,1,32) on one of two cores took 31 times as long beside such a thread with 5,000, 2.1 with 50, 1.8 with 5. To
+# every wait Linux adds the thread's timer slack, 50 us unless set: without it the last is 1.26. Several fits would
+# interrupt each other's Python: four on two cores take 1.9 to 2.6 times as long as one by one with 5, 0.55 with 50.
+_INTERVAL, _INTERVAL_OF_MANY = 5, 50
+_sharers: dict[object, int] = {}  # by the `sharing` that runs, its thread
+_intervals = {"before": 0, "chosen": 0}
 _sharing_lock = locks.share(threading.RLock())
 _SET_TIMER_SLACK, _GET_TIMER_SLACK = 29, 30  # prctl(2); nanoseconds, of the thread that calls it
 
@@ -156,29 +159,39 @@ def sharing() -> Iterator[None]:
     """Meanwhile Python threads take turns often, so that one which is always busy hardly delays the kernels of others.
 
     The interpreter's setting is as before when the last of those who asked for it has ended, this thread's timer slack
-    when this one has.
+    when this one has. Threads and processes that this one starts meanwhile inherit the slack, as on Linux they do.
     """
-    _share(1)
-    slack = _timer_slack(_GET_TIMER_SLACK)
-    _timer_slack(_SET_TIMER_SLACK, 1)
+    token, slack = object(), _timer_slack(_GET_TIMER_SLACK)
     try:
+        # An interrupt from here on is cleaned up after.
+        _share(token, threading.get_ident())
+        _timer_slack(_SET_TIMER_SLACK, 1)
         yield
     finally:
-        if slack > 0:  # a real-time thread has none
-            _timer_slack(_SET_TIMER_SLACK, slack)
-        _share(-1)
+        try:
+            if slack > 0:  # a real-time thread has none
+                _timer_slack(_SET_TIMER_SLACK, slack)
+        finally:
+            _share(token, None)
 
 
-def _share(more: int) -> None:
+def _share(token: object, thread: int | None) -> None:
+    """Note that the thread shares, or with None that it no longer does, and set the interval that follows."""
     with _sharing_lock:
-        found = sys.getswitchinterval()
-        if not _sharing["count"]:
-            _sharing["before"] = _sharing["chosen"] = found
-        _sharing["count"] += more
-        if found == _sharing["chosen"]:  # else somebody chose another one meanwhile
-            most = (_sharing["before"], _INTERVAL, _INTERVAL_OF_MANY)[min(_sharing["count"], 2)]
-            sys.setswitchinterval(min(_sharing["before"], most))
-            _sharing["chosen"] = sys.getswitchinterval()  # whole microseconds
+        found = round(1e6 * sys.getswitchinterval())
+        if not _sharers:
+            _intervals["before"] = _intervals["chosen"] = found
+        if thread is None:
+            _sharers.pop(token, None)
+        else:
+            _sharers[token] = thread
+        if found == _intervals["chosen"]:  # else somebody chose another one meanwhile
+            threads = len(set(_sharers.values()))
+            most = (_intervals["before"], _INTERVAL, _INTERVAL_OF_MANY)[min(threads, 2)]
+            # Noted first: an interrupt in between then looks like another's choice, which stays.
+            _intervals["chosen"] = min(_intervals["before"], most)
+            # Python cuts to whole microseconds, and 33e-6 to 32.
+            sys.setswitchinterval(1e-6 * (_intervals["chosen"] + 0.5))
 
 
 def _checked_threads(n: int) -> int:

@@ -27,7 +27,6 @@ from typing import Any
 
 import numba
 import numpy as np
-from llvmlite import ir
 from numba import carray, prange, types
 from numba.core import cgutils
 from numba.core.compiler_lock import global_compiler_lock
@@ -36,6 +35,7 @@ from numba.extending import intrinsic, overload
 from elman import locks
 from elman.errors import BadType
 from elman.interrupts import Interrupts
+from elman.jit.address import bundle, invoke
 from elman.jit.cache import PACKAGE, Cache, cache_directory, trusted
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, INNER, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
@@ -132,41 +132,7 @@ def matrix(dtype: Any) -> types.Array:
     return tensor(dtype, 2)
 
 
-def _inside(definition: Callable[..., Any]) -> Any:
-    """An intrinsic; under ``NUMBA_DISABLE_JIT=1`` the Python function of the same name below."""
-    return _PLAIN[definition.__name__] if DISABLED else intrinsic(definition)
-
-
-def _invoke_plainly(function: Callable[..., None], args: tuple) -> None:
-    function(*args)
-
-
-def _bundle_plainly(function: Callable[..., None], args: tuple) -> tuple:
-    return lambda thread, begin, end, place: function(thread, begin, end, *place), args
-
-
-_PLAIN = {"invoke": _invoke_plainly, "bundle": _bundle_plainly}
-
-
 # ---- functions by address --------------------------------------------------------------------------------------
-
-
-@_inside
-def invoke(typingctx, function, args):
-    """``invoke(function, args)`` calls, inside a kernel, the function whose handle `Function.handle` gave.
-
-    Numba's own first-class functions cost 19 us per call from Python to unbox (measured, Numba 0.68); an address costs
-    nothing.
-    """
-
-    def codegen(context, builder, sig, values):
-        elements = [builder.extract_value(values[1], i) for i in range(len(args))]
-        ftype = context.call_conv.get_function_type(types.void, tuple(args))
-        pointer = builder.inttoptr(values[0], ftype.as_pointer())
-        context.call_conv.call_function(builder, pointer, types.void, tuple(args), elements)
-        return context.get_dummy_value()
-
-    return types.void(function, args), codegen
 
 
 class Function:
@@ -205,6 +171,8 @@ class Function:
         if self._dispatcher is None:
             self._dispatcher = _cached(self.python, {**STRICT, **INNER, **self._options})
         args = self._signature(dtype)
+        if self._options:
+            current_threads()  # numba would start its threads with settings of its own
         with _announced():
             self._dispatcher.compile(types.void(*args))
         compiled = self._dispatcher.overloads[args]
@@ -212,35 +180,6 @@ class Function:
 
 
 # ---- entries ---------------------------------------------------------------------------------------------------
-
-
-@_inside
-def bundle(typingctx, function, args):
-    """``bundle(function, args)`` gives a function of three numbers and a place, and the place.
-
-    It calls `function` (*numbers, *args). The place is in the frame of the caller, so it must not be kept.
-    """
-    signature = types.UniTuple(types.int64, 2)(function, args)
-    numbers = (types.int64,) * 3
-    known = (*numbers, *args)
-
-    def codegen(context, builder, sig, values):
-        convention, integer = context.call_conv, context.get_value_type(types.int64)
-        place = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, values))
-        kind = convention.get_function_type(types.void, (*numbers, types.int64))
-        call = ir.Function(builder.module, kind, builder.module.get_unique_name("call_bundled"))
-        call.linkage = "internal"
-        inner = ir.IRBuilder(call.append_basic_block("entry"))
-        *given, where = convention.get_arguments(call)
-        held = inner.load(inner.inttoptr(where, place.type))
-        address, elements = inner.extract_value(held, 0), inner.extract_value(held, 1)
-        pointer = inner.inttoptr(address, convention.get_function_type(types.void, known).as_pointer())
-        each = [inner.extract_value(elements, i) for i in range(len(args))]
-        convention.call_function(inner, pointer, types.void, known, [*given, *each])
-        convention.return_value(inner, context.get_dummy_value())
-        return cgutils.pack_array(builder, [builder.ptrtoint(it, integer) for it in (call, place)])
-
-    return signature, codegen
 
 
 @helper
