@@ -87,9 +87,10 @@ def test_an_edit_while_the_package_is_imported_is_not_filed_under_the_old_source
     file = source / "elman" / "kernels" / "pointwise.py"
     text = file.read_text(encoding="utf-8")
     script = WHILE_IMPORTED.format(file=str(file), old=OLD, new=NEW) + SCRIPT
-    assert float(run(script, place, source).stdout.split()[0]) == EDITED
+    bare = {"PYTHONDONTWRITEBYTECODE": "1"}  # or two edits within a second are one to Python
+    assert float(run(script, place, source, **bare).stdout.split()[0]) == EDITED
     file.write_text(text, encoding="utf-8")
-    assert outcome(place, source=source)[:3] == (RIGHT, 2, 0)
+    assert outcome(place, source=source, **bare)[:3] == (RIGHT, 2, 0)
 
 
 def test_a_package_that_is_gone_is_not_settled(tmp_path):
