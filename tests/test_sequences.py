@@ -5,7 +5,18 @@ import pytest
 
 from elman import Sequential, metrics, num_threads
 from elman.cells import CELLS
-from elman.layers import GRU, LSTM, Activation, Dense, Dropout, Embedding, Masking, RepeatVector, TimeDistributed
+from elman.layers import (
+    GRU,
+    LSTM,
+    Activation,
+    Dense,
+    Dropout,
+    Embedding,
+    Masking,
+    RepeatVector,
+    SimpleRNN,
+    TimeDistributed,
+)
 from elman.testing import check_gradients
 from elman.testing.twins import sequence
 
@@ -540,3 +551,18 @@ def test_a_sequence_of_a_list_may_be_empty():
     found = model.predict([X[0, :0], X[1], X[2, :2]])
     np.testing.assert_array_equal(found[1], model.predict(X[1:2])[0])
     np.testing.assert_array_equal(found, model.predict(X[:3], lengths=[0, 5, 2]))
+
+
+@pytest.mark.parametrize("steps", [127, 128, 300, 32768])
+def test_lengths_at_the_limits_of_their_types_are_the_same_as_a_mask(steps):
+    """They are kept in the smallest type, a batch is ordered by them, and a mask is counted in it."""
+    rng = np.random.default_rng(0)
+    model = Sequential([SimpleRNN(2)], seed=0)
+    x = rng.standard_normal((5, steps, 1)).astype(np.float32)
+    lengths = np.array([1, steps, 0, steps - 1, steps // 2])
+    found = model.predict(x, lengths=lengths)
+    np.testing.assert_array_equal(found, model.predict(x, mask=np.arange(steps) < lengths[:, None]))
+    for row, length, output in zip(x, lengths, found, strict=True):
+        if length:
+            np.testing.assert_allclose(output, model.predict(row[None, :length])[0], rtol=1e-5, atol=1e-6)
+    assert not found[2].any()

@@ -226,12 +226,10 @@ class Entry:
     def __call__(self, threads: int, *args: Any) -> Any:
         if self._spreads:
             args = (0 if threads == 1 else _team.handle(_ANY), *args)
+        serial = threads == 1 or self._spreads
+        run = (self._serial if serial else self._parallel) or self._first(parallel=not serial)
         if threads == 1:
-            return (self._serial or self._first(parallel=False))(*args)
-        if self._spreads:
-            run = self._serial or self._first(parallel=False)
-        else:
-            run = self._parallel or self._first(parallel=True)
+            return run(*args)
         before = current_threads()
         keep_apart(threads)
         if before == threads:
