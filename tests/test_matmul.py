@@ -24,7 +24,8 @@ def call(
 ):  # fmt: skip
     invoke(function, (
         rows, band, vectors, width, block, pointer(a), ao, ar, aks, ka, pointer(b), bo, br, bks, kb, bss,
-        segments, pointer(p), po, pk, first, pointer(d), do, dgs, dr, pointer(c), co, cgs, cr,
+        segments, pointer(p), po, pk, first, (pointer(p), po, 3, 7, 1), pointer(d), do, dgs, dr, pointer(c), co, cgs,
+        cr,
     ))  # fmt: skip
 
 

@@ -6,35 +6,38 @@ from callable_kernels import called
 
 from elman.jit import vector_bytes
 from elman.kernels import simd
-from elman.kernels.simd import ROWS, VECTORS, gather, lanes, pointer, tile
+from elman.kernels.simd import ROWS, VECTORS, gather, lanes, pile, pointer, tile
 
 DTYPES = [np.float32, np.float64]
 VARIANTS = [(ROWS, 2), (4, 2), (ROWS, 1), (4, 1), (1, 8), (1, 4), (1, 2), (1, 1)]
 GUARD = 12345.75
+FAR = (1 << 50, -(1 << 40), 12345)
+"""What tiles fetch early, and strides: nothing lies there."""
 
 
 @called
-def run_tile(which, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, d, do, ldd, c, co, ldc):
+def run_tile(which, a, ao, ars, aks, ka, b, bo, brs, bks, kb, bss, segments, p, po, ps, far, d, do, ldd, c, co, ldc):
     """All variants in one compiled function: eight would take eight times as long to compile."""
     x, y, q, e, z = pointer(a), pointer(b), pointer(p), pointer(d), pointer(c)
+    soon = (q, far[0], far[1], far[2])
     d1, d2, d4 = (do[0],), (do[0], do[1]), (do[0], do[1], do[2], do[3])
     c1, c2, c4 = (co[0],), (co[0], co[1]), (co[0], co[1], co[2], co[3])
     if which == 0:
-        tile(ROWS, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d2, ldd, z, c2, ldc)
+        tile(ROWS, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d2, ldd, z, c2, ldc)
     elif which == 1:
-        tile(4, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d2, ldd, z, c2, ldc)
+        tile(4, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d2, ldd, z, c2, ldc)
     elif which == 2:
-        tile(ROWS, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d1, ldd, z, c1, ldc)
+        tile(ROWS, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d1, ldd, z, c1, ldc)
     elif which == 3:
-        tile(4, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d1, ldd, z, c1, ldc)
+        tile(4, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d1, ldd, z, c1, ldc)
     elif which == 4:
-        tile(1, 8, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, do, ldd, z, co, ldc)
+        tile(1, 8, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, do, ldd, z, co, ldc)
     elif which == 5:
-        tile(1, 4, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d4, ldd, z, c4, ldc)
+        tile(1, 4, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d4, ldd, z, c4, ldc)
     elif which == 6:
-        tile(1, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d2, ldd, z, c2, ldc)
+        tile(1, 2, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d2, ldd, z, c2, ldc)
     else:
-        tile(1, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, e, d1, ldd, z, c1, ldc)
+        tile(1, 1, x, ao, ars, aks, ka, y, bo, brs, bks, kb, bss, segments, q, po, ps, soon, e, d1, ldd, z, c1, ldc)
 
 
 class Operands:
@@ -63,7 +66,7 @@ class Operands:
     def arguments(self, c, vectors=8):
         return (
             self.a, *self.a_places, self.ka, self.b, *self.b_places, self.kb, self.bss, self.segments,
-            self.p, 2, self.ps, self.d, self.do[:vectors], self.ldd, c, self.co[:vectors], self.ldc,
+            self.p, 2, self.ps, FAR, self.d, self.do[:vectors], self.ldd, c, self.co[:vectors], self.ldc,
         )  # fmt: skip
 
     def naive(self, rows, vectors):
@@ -188,6 +191,24 @@ def test_gather_copies_and_sums(dtype, vectors, count, rng):
     np.testing.assert_allclose(sums, total, rtol=40 * np.finfo(dtype).eps)
     np.testing.assert_allclose(twin_sums, total, rtol=40 * np.finfo(dtype).eps)
     np.testing.assert_array_equal(np.delete(sums, np.s_[width : (1 + vectors) * width]), dtype(0.5))
+
+
+@called
+def run_pile(source, so, stride, count, target, to):
+    pile(pointer(source), so, stride, count, pointer(target), to)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("count", "stride"), [(0, 5), (1, 5), (4, 37), (9, -20)])
+def test_pile_copies(dtype, count, stride, rng):
+    source = rng.standard_normal(500).astype(dtype)
+    for function in (run_pile, pile):
+        target = np.full(20 * ROWS, GUARD, dtype)
+        function(source, 200, stride, count, target, 3)
+        expected = np.full(20 * ROWS, GUARD, dtype)
+        for k in range(count):
+            expected[3 + k * ROWS :][:ROWS] = source[200 + k * stride :][:ROWS]
+        np.testing.assert_array_equal(target, expected)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

@@ -22,7 +22,7 @@ from elman.threads import usable_threads
 _BLOCKED_ROWS = 384
 # Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels of a
 # thread; otherwise a few panels at a time share a block that is read where it lies.
-_PACKED_UNITS, _PACKED_PANELS = 128, 6
+_PACKED_UNITS, _PACKED_PANELS = 128, 4
 
 _MOST_FRAMES = 8
 

@@ -17,8 +17,9 @@ UNBANDED = np.int64(1 << 40)
 
 @spliced
 def _wide_row(
-    vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, d, do, dgs, c, co, cgs
-):
+    vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, soon, d, do, dgs, c, co,
+    cgs,
+):  # fmt: skip
     """One row of the product, up to 8 vectors at a time."""
     ps = VECTORS * width * pk
     skip = first * VECTORS * width
@@ -27,25 +28,25 @@ def _wide_row(
         cs = _places8(co, cgs, q, block, width)
         ds = _places8(do, dgs, q, block, width)
         pq = po + q * width * pk + skip
-        tile(1, 8, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, d, ds, 0, c, cs, 0)
+        tile(1, 8, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, soon, d, ds, 0, c, cs, 0)
         q += 8
     if vectors - q >= 4:
         cs = _places4(co, cgs, q, block, width)
         ds = _places4(do, dgs, q, block, width)
         pq = po + q * width * pk + skip
-        tile(1, 4, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, d, ds, 0, c, cs, 0)
+        tile(1, 4, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, soon, d, ds, 0, c, cs, 0)
         q += 4
     if vectors - q >= 2:
         cs = _places2(co, cgs, q, block, width)
         ds = _places2(do, dgs, q, block, width)
         pq = po + q * width * pk + skip
-        tile(1, 2, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, d, ds, 0, c, cs, 0)
+        tile(1, 2, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, soon, d, ds, 0, c, cs, 0)
         q += 2
     if vectors > q:
         cs = (_place(co, cgs, q, block, width),)
         ds = (_place(do, dgs, q, block, width),)
         pq = po + q * width * pk + first * width
-        tile(1, 1, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, d, ds, 0, c, cs, 0)
+        tile(1, 1, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, soon, d, ds, 0, c, cs, 0)
 
 
 @helper
@@ -77,22 +78,26 @@ def _row(offset, strides, band, r):
 
 
 @spliced
-def _pair(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, ds, dr, c, cs, cr):
+def _pair(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, soon, d, ds, dr, c, cs, cr):
     """`rows` rows of a panel of two vectors, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
     while r < rows:
         at, bt, cq, dq = _row(ao, ar, band, r), _row(bo, br, band, r), _row(0, cr, band, r), _row(0, dr, band, r)
         ct, dt, ars, brs, ldc, ldd = (cs[0] + cq, cs[1] + cq), (ds[0] + dq, ds[1] + dq), ar[0], br[0], cr[0], dr[0]
         if band >= ROWS and rows - r >= ROWS:
-            tile(ROWS, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            next_ = soon[0], soon[1] + r // ROWS % VECTORS * soon[4], soon[2], soon[3], soon[4]
+            tile(
+                ROWS, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, next_, d, dt, ldd, c, ct,
+                ldc,
+            )  # fmt: skip
             r += ROWS
         else:
-            tile(4, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            tile(4, 2, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, soon, d, dt, ldd, c, ct, ldc)
             r += 4
 
 
 @spliced
-def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, d, do, dr, c, co, cr):
+def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, po, soon, d, do, dr, c, co, cr):
     """`rows` rows of a panel of one vector, in tiles of ROWS and 4 rows; none crosses a band."""
     r = 0
     while r < rows:
@@ -104,10 +109,13 @@ def _single(rows, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p
         )
         ars, brs, ldc, ldd = ar[0], br[0], cr[0], dr[0]
         if band >= ROWS and rows - r >= ROWS:
-            tile(ROWS, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            tile(
+                ROWS, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, soon, d, dt, ldd, c, ct,
+                ldc,
+            )  # fmt: skip
             r += ROWS
         else:
-            tile(4, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, d, dt, ldd, c, ct, ldc)
+            tile(4, 1, a, at, ars, aks, ka, b, bt, brs, bks, kb, bss, segments, p, po, 0, soon, d, dt, ldd, c, ct, ldc)
             r += 4
 
 
@@ -116,6 +124,7 @@ def _multiply(
     a, ao, ar, aks, ka,
     b, bo, br, bks, kb, bss, segments,
     p, po, pk, first,
+    soon,
     d, do, dgs, dr,
     c, co, cgs, cr,
 ):  # fmt: skip
@@ -125,7 +134,7 @@ def _multiply(
     of a row and of a band: `band` rows at a time (a multiple of ROWS, 4, or fewer) lie evenly. The panels begin at
     ``po`` and have ``pk`` rows each, of which those from ``first`` on are used. The columns of C lie in blocks of
     `block` vectors, ``cgs`` apart; those of D, ``dgs`` apart. With ``dr = (0, 0)`` D is a bias; with D = C the product
-    accumulates.
+    accumulates. `soon` is that of `tile` and a fifth number, how much further every second tile of a panel fetches.
     """
     # The rows that tiles of ROWS and 4 rows leave over; none of a band of fewer than 4.
     whole = rows - rows % band % ROWS % 4 if band >= 4 else 0
@@ -134,14 +143,20 @@ def _multiply(
             pq = po + q * width * pk + first * min(VECTORS, vectors - q) * width
             if vectors - q >= 2:
                 cs, ds = _places2(co, cgs, q, block, width), _places2(do, dgs, q, block, width)
-                _pair(whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, d, ds, dr, c, cs, cr)
+                _pair(
+                    whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, soon, d, ds, dr, c, cs,
+                    cr,
+                )  # fmt: skip
             else:
                 ct, dt = _place(co, cgs, q, block, width), _place(do, dgs, q, block, width)
-                _single(whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, d, dt, dr, c, ct, cr)
+                _single(
+                    whole, band, a, ao, ar, aks, ka, b, bo, br, bks, kb, bss, segments, p, pq, soon, d, dt, dr, c, ct,
+                    cr,
+                )  # fmt: skip
     for r in range(whole, rows):
         _wide_row(
             vectors, width, block, a, _row(ao, ar, band, r), aks, ka, b, _row(bo, br, band, r), bks, kb, bss, segments,
-            p, po, pk, first, d, _row(do, dr, band, r), dgs, c, _row(co, cr, band, r), cgs,
+            p, po, pk, first, soon, d, _row(do, dr, band, r), dgs, c, _row(co, cr, band, r), cgs,
         )  # fmt: skip
 
 
@@ -153,6 +168,7 @@ def _multiply_signature(dtype: np.dtype) -> tuple:
         *(f, i, two, i, i),
         *(f, i, two, i, i, i, i),
         *(f, i, i, i),
+        types.Tuple((f, i, i, i, i)),
         *(f, i, i, two),
         *(f, i, i, two),
     )  # fmt: skip

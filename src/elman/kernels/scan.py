@@ -111,6 +111,7 @@ def _products(
         zp if is_late else sp, zo + operand_row * m if is_late else so, zr if is_late else sr, np.int64(1), kh, zero,
         np.int64(1),
         wp, offset, kx + kh, zero,
+        (wp, offset, zero, zero, zero),
         bp, row * units, units, (zero, zero),
         zp, zo + row * m, m, zr,
     ))  # fmt: skip
@@ -238,6 +239,7 @@ def _through_weights(
         zp, zero, (zero, zero), zero, zero,
         zp, zo + first * m, zr, one, h, m, count,
         panels, zero, depth, skip,
+        (panels, zero, zero, zero, zero),
         target, to, zero, strides, target, to, zero, strides,
     ))  # fmt: skip
 

@@ -167,6 +167,7 @@ def _product(arena, words, at, g, batch):
         arena, words[at + PART.source], (words[at + PART.stride], zero), one, kx,
         arena, hidden, (padded, zero), one, kh, zero, one,
         arena, words[at + PART.weights] + offset, kx + kh, zero,
+        (arena, zero, zero, zero, zero),
         arena, words[at + PART.bias] + row * padded, padded, (zero, zero),
         arena, z + row * n, n, (padded, zero),
     ))  # fmt: skip
