@@ -18,13 +18,16 @@ def masks(steps, batch):
     yield np.arange(steps)[:, None] < lengths
 
 
+IDLE = 1 / 16
+
+
 def run(mask, block, band, threads, dealt=False):
     bands = -(-mask.shape[1] // band)
     pieces = np.zeros((threads, bands if dealt else 1, 2), np.int64)
     gaps, read = np.full((2, len(mask), bands), 7, np.uint8)
-    counts = np.full(mask.shape[1], 7)
-    share(1, mask.view(np.uint8), block, band, pieces, gaps, read, counts, np.full(threads, 7.0))
-    np.testing.assert_array_equal(counts, mask.sum(axis=0))
+    work = np.full(mask.shape[1], 7.0)
+    share(1, mask.view(np.uint8), block, band, IDLE, pieces, gaps, read, work, np.full(threads, 7.0))
+    np.testing.assert_array_equal(work, np.where(mask, 1, IDLE).sum(axis=0))
     return pieces, gaps, read
 
 
@@ -57,7 +60,7 @@ def test_where_a_band_has_gaps(steps, batch, band):
 def test_every_sequence_belongs_to_one_thread_and_work_is_even(steps, batch, step, threads, dealt):
     for mask in masks(steps, batch):
         pieces = run(mask, 8, step, threads, dealt)[0]
-        owners, work = np.zeros(batch, int), mask.sum(axis=0) + steps / 64
+        owners, work = np.zeros(batch, int), np.where(mask, 1, IDLE).sum(axis=0)
         shares = np.zeros(threads)
         for i, p in np.ndindex(*pieces.shape[:2]):
             begin, end = pieces[i, p]
@@ -75,6 +78,15 @@ def test_dealt_bands_of_sequences_by_length_leave_threads_even():
     """Cut between bands, two threads would get 42 and 58 %."""
     mask = np.arange(100)[:, None] < np.linspace(100, 1, 32).astype(int)
     assert run(mask, 8, 8, 2, True)[0].tolist() == [[[0, 8], [24, 32], [0, 0], [0, 0]], [[8, 24], *[[0, 0]] * 3]]
+
+
+def test_the_shortest_sequences_even_the_threads_out():
+    """A cut between bands gives one thread 1.026 of the mean; bands dealt one by one are pieces of 8, not of 80."""
+    mask = np.arange(24)[:, None] < np.linspace(23, 1, 256).round()
+    pieces, work = run(mask, 8, 8, 2, True)[0], np.where(mask, 1, IDLE).sum(axis=0)
+    loads = [sum(work[a:b].sum() for a, b in mine) for mine in pieces]
+    assert max(loads) <= 1.01 * work.sum() / 2
+    assert (pieces[:, :, 1] > 0).sum() <= 6 and (pieces[:, 0, 1] - pieces[:, 0, 0]).min() >= 80
 
 
 def test_masks_and_lengths():

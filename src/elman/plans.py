@@ -11,8 +11,8 @@ from elman.cells import Cell
 from elman.kernels.shares import share
 from elman.kernels.simd import ROWS, VECTORS, lanes
 
-# Masked batches of up to so many bands per thread are dealt out band by band.
-_DEALT_BANDS = 8
+# Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is as even.
+_DEALT_BANDS = 32
 
 
 @dataclass(frozen=True)
@@ -88,17 +88,17 @@ def equal_pieces(batch: int, threads: int) -> np.ndarray:
     return np.stack([begins, np.minimum(begins + rows, batch)], axis=1)[:, None].astype(np.int64)
 
 
-def shared(mask: np.ndarray, threads: int, time_block: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def shared(mask: np.ndarray, threads: int, time_block: int, idle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Pieces of the batch for threads by a mask (T, B), where it has gaps, and what is read; see `share`.
 
-    Few bands are dealt out one by one: of 4, ordered by length, two threads would get 42 and 58 % by one cut.
+    Few bands are dealt out: of 4, ordered by length, two threads would get 42 and 58 % by one cut.
     """
     steps, batch = mask.shape
     band = band_rows(batch)
     bands = -(-batch // band)
     pieces = np.zeros((threads, bands if threads > 1 and bands <= _DEALT_BANDS * threads else 1, 2), np.int64)
     gaps, read = np.empty((2, steps, bands), np.uint8)
-    share(1, mask, time_block, band, pieces, gaps, read, np.empty(batch, np.int64), np.empty(threads))
+    share(1, mask, time_block, band, idle, pieces, gaps, read, np.empty(batch), np.empty(threads))
     return pieces, gaps, read
 
 

@@ -66,7 +66,7 @@ class Tape:
         if mask is None:
             self.masks, self.pieces = _NO_MASK, equal_pieces(len(x), threads)
         else:
-            self.pieces, *tables = shared(mask, threads, recurrence.time_block(len(x)))
+            self.pieces, *tables = shared(mask, threads, recurrence.time_block(len(x)), recurrence.idle)
             self.masks = mask, *tables
 
     # ---- segments

@@ -29,35 +29,51 @@ def _look_at_bands(mask, time_block, band, gaps, read):
 
 
 @helper
-def _deal(counts, idle, band, pieces, load):
-    """Give every band to the thread with the least work so far; bands that follow each other make one piece."""
-    threads, batch = pieces.shape[0], counts.size
-    load[:] = 0
-    for first in range(0, batch, band):
-        i, end = 0, min(first + band, batch)
+def _sum(work, begin, end):
+    total = 0.0
+    for b in range(begin, end):
+        total += work[b]
+    return total
+
+
+@helper
+def _deal(work, band, pieces, load):
+    """Give every thread bands in a row while they stay within its share, then each band left to the one with the least.
+
+    Of sequences by length those left are the shortest. Bands that follow each other make one piece.
+    """
+    threads, batch = pieces.shape[0], work.size
+    share, first = _sum(work, 0, batch) / threads * (1 + 1e-9), 0
+    for i in range(threads):
+        begin, load[i] = first, 0.0
+        while first < batch and load[i] + _sum(work, first, min(first + band, batch)) <= share:
+            end = min(first + band, batch)
+            load[i] += _sum(work, first, end)
+            first = end
+        if first > begin:
+            pieces[i, 0, 0], pieces[i, 0, 1] = begin, first
+    for begin in range(first, batch, band):
+        i, end = 0, min(begin + band, batch)
         for other in range(1, threads):
             if load[other] < load[i]:
                 i = other
-        for b in range(first, end):
-            load[i] += idle + counts[b]
+        load[i] += _sum(work, begin, end)
         p = 0
-        while pieces[i, p, 1] > 0 and pieces[i, p, 1] != first:
+        while pieces[i, p, 1] > 0 and pieces[i, p, 1] != begin:
             p += 1
         if pieces[i, p, 1] == 0:
-            pieces[i, p, 0] = first
+            pieces[i, p, 0] = begin
         pieces[i, p, 1] = end
 
 
 @helper
-def _cut(counts, idle, band, pieces):
+def _cut(work, band, pieces):
     """Give every thread one piece, with as much work as the others."""
-    threads, batch = pieces.shape[0], counts.size
-    total, work, cut, begin = idle * batch, 0.0, 1, 0
+    threads, batch = pieces.shape[0], work.size
+    total, done, cut, begin = _sum(work, 0, batch), 0.0, 1, 0
     for b in range(batch):
-        total += counts[b]
-    for b in range(batch):
-        work += idle + counts[b]
-        while cut < threads and work >= total * cut / threads:
+        done += work[b]
+        while cut < threads and done >= total * cut / threads:
             end = min(batch, (b + 1 + band // 2) // band * band)
             pieces[cut - 1, 0, 0], pieces[cut - 1, 0, 1] = begin, end
             begin, cut = end, cut + 1
@@ -65,25 +81,25 @@ def _cut(counts, idle, band, pieces):
 
 
 @Entry
-def share(mask, time_block, band, pieces, gaps, read, counts, load):
-    """From a mask (T, B): `pieces` of the batch for threads, with as many used steps each; `gaps`, `read` (T, bands).
+def share(mask, time_block, band, idle, pieces, gaps, read, work, load):
+    """From a mask (T, B): `pieces` of the batch for threads, with as much work each; `gaps`, `read` (T, bands).
 
     ``pieces[i, p]`` (threads, pieces, 2) is (begin, end) of the sequences that thread i takes p-th; it enters as zeros,
     and what stays so is empty. Bounds are multiples of `band`; a thread may get no sequence. With one piece per thread
     these are cuts of the batch; otherwise there must be as many as bands, and bands are dealt out.
     ``gaps[t, k]`` is 1 where a sequence of band k, `band` sequences, does not use step t; ``read[t, k]`` is how many of
     them there are up to the last one that uses step t or a later one in its block of `time_block` steps, in fours.
-    `counts` (B,) gets the used steps of every sequence; `load` (threads,) is scratch.
+    `work` (B,) gets the used steps of every sequence and `idle`, what one takes that it does not use, for each of the
+    others; `load` (threads,) is scratch.
     """
     steps, batch = mask.shape
     _look_at_bands(mask, time_block, band, gaps, read)
-    counts[:] = 0
+    work[:] = idle * steps
     # Row by row: 3 us where columns took 13 (T = 24, B = 256).
     for t in range(steps):
         for b in range(batch):
-            counts[b] += mask[t, b]
-    # A sequence that uses no step still carries its state: 1/64 of a step's work per step (measured).
+            work[b] += (1 - idle) * mask[t, b]
     if pieces.shape[1] > 1:
-        _deal(counts, steps / 64, band, pieces, load)
+        _deal(work, band, pieces, load)
     else:
-        _cut(counts, steps / 64, band, pieces)
+        _cut(work, band, pieces)
