@@ -164,9 +164,10 @@ def test_shards_cover_the_batch(batch, threads):
 def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
     counts = np.sort(rng.integers(0, 200, 256))[::-1]
     mask = (np.arange(200)[:, None] < counts).view(np.uint8)
-    for batch in (256, 512):  # dealt out band by band, and cut
+    for batch in (256, 1280):  # dealt out, and cut
         some = np.repeat(mask, batch // 256, axis=1)
         pieces = shared(some, 4, 8, 1 / 64)[0]
+        assert (pieces.shape[1] == 1) == (batch == 1280)
         steps = np.array([sum(some[:, a:b].sum() for a, b in mine) for mine in pieces])
         assert steps.sum() == some.sum() and steps.max() < 1.2 * steps.min()  # whole tiles of 8
     # As many sequences for each would not do.

@@ -3,8 +3,10 @@
 import numpy as np
 import pytest
 
+from elman.cells import CELLS
 from elman.kernels.shares import share
 from elman.masks import checked_steps, expanded, time_major
+from elman.recurrence import Recurrence
 
 SHAPES = [(1, 1), (7, 5), (100, 32), (13, 300)]
 
@@ -21,13 +23,13 @@ def masks(steps, batch):
 IDLE = 1 / 16
 
 
-def run(mask, block, band, threads, dealt=False):
+def run(mask, block, band, threads, dealt=False, idle=IDLE):
     bands = -(-mask.shape[1] // band)
     pieces = np.zeros((threads, bands if dealt else 1, 2), np.int64)
     gaps, read = np.full((2, len(mask), bands), 7, np.uint8)
     work = np.full(mask.shape[1], 7.0)
-    share(1, mask.view(np.uint8), block, band, IDLE, pieces, gaps, read, work, np.full(threads, 7.0))
-    np.testing.assert_array_equal(work, np.where(mask, 1, IDLE).sum(axis=0))
+    share(1, mask.view(np.uint8), block, band, idle, pieces, gaps, read, work, np.full(threads, 7.0))
+    np.testing.assert_allclose(work, np.where(mask, 1, idle).sum(axis=0), rtol=1e-12)
     return pieces, gaps, read
 
 
@@ -68,7 +70,7 @@ def test_every_sequence_belongs_to_one_thread_and_work_is_even(steps, batch, ste
             owners[begin:end] += 1
             shares[i] += work[begin:end].sum()
         assert (owners == 1).all()
-        if dealt:  # the last band of the fullest thread went to the one with the least work
+        if dealt:  # what is more than a thread's share is one band, which went to the one with the least work
             assert max(shares) <= work.sum() / threads + step * work.max()
         else:  # a cut is off by at most half a step of sequences and the one that crosses the line, at both ends
             assert max(shares) <= work.sum() / threads + (step + 2) * work.max()
@@ -87,6 +89,25 @@ def test_the_shortest_sequences_even_the_threads_out():
     loads = [sum(work[a:b].sum() for a, b in mine) for mine in pieces]
     assert max(loads) <= 1.01 * work.sum() / 2
     assert (pieces[:, :, 1] > 0).sum() <= 6 and (pieces[:, 0, 1] - pieces[:, 0, 0]).min() >= 80
+
+
+@pytest.mark.parametrize("idle", [0.0625 / 3, 0.1666667])
+@pytest.mark.parametrize(("batch", "threads"), [(32, 2), (64, 4), (256, 4), (257, 2), (40, 2)])
+def test_equal_sequences_are_one_piece_per_thread(batch, threads, idle):
+    """Whatever rounding makes of the sums; a band too many goes to the piece that it continues."""
+    pieces = run(np.ones((100, batch), bool), 8, 8, threads, True, idle)[0]
+    assert (pieces[:, 1:] == 0).all() and (pieces[:, 0, 1] > pieces[:, 0, 0]).all()
+
+
+def test_what_a_step_that_is_not_used_takes():
+    """A part of a step, ever less with more units and gates."""
+    parts = [
+        Recurrence(CELLS[cell], 3, units, np.dtype("float32"), "tanh", "sigmoid").idle
+        for cell in ("simple", "gru", "lstm")
+        for units in (1, 16, 128)
+    ]
+    assert all(0 < part <= 1 for part in parts)
+    assert parts[0] == 1 and parts[1] == 0.5 > parts[4] > parts[7] and parts[1] > parts[2]
 
 
 def test_masks_and_lengths():

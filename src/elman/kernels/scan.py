@@ -105,13 +105,14 @@ def _products(
     row, count, kx, kh, offset = groups[g]
     block = units // width
     zero = np.int64(0)
+    nothing = (wp, offset, zero, zero, zero)  # to fetch: a line that is at hand
     invoke(multiply, (
         rows, band, count * block, width, block,
         xp, xo, xr, xi, kx,
         zp if is_late else sp, zo + operand_row * m if is_late else so, zr if is_late else sr, np.int64(1), kh, zero,
         np.int64(1),
         wp, offset, kx + kh, zero,
-        (wp, offset, zero, zero, zero),
+        nothing,
         bp, row * units, units, (zero, zero),
         zp, zo + row * m, m, zr,
     ))  # fmt: skip
@@ -234,12 +235,13 @@ def _through_weights(
 ):  # fmt: skip
     """Add the gradients of `count` products, from buffer row `first` on, times transposed weights to `target`."""
     one, zero = np.int64(1), np.int64(0)
+    nothing = (panels, zero, zero, zero, zero)  # to fetch: a line that is at hand
     invoke(multiply, (
         rows, band, columns, width, columns,
         zp, zero, (zero, zero), zero, zero,
         zp, zo + first * m, zr, one, h, m, count,
         panels, zero, depth, skip,
-        (panels, zero, zero, zero, zero),
+        nothing,
         target, to, zero, strides, target, to, zero, strides,
     ))  # fmt: skip
 

@@ -40,9 +40,10 @@ def _sum(work, begin, end):
 def _deal(work, band, pieces, load):
     """Give every thread bands in a row while they stay within its share, then each band left to the one with the least.
 
-    Of sequences by length those left are the shortest. Bands that follow each other make one piece.
+    With the longest sequences first those left are the shortest. Bands that follow each other make one piece.
     """
     threads, batch = pieces.shape[0], work.size
+    # A rounded sum a little above its share would put off the last band of equal ones.
     share, first = _sum(work, 0, batch) / threads * (1 + 1e-9), 0
     for i in range(threads):
         begin, load[i] = first, 0.0
@@ -55,7 +56,7 @@ def _deal(work, band, pieces, load):
     for begin in range(first, batch, band):
         i, end = 0, min(begin + band, batch)
         for other in range(1, threads):
-            if load[other] < load[i]:
+            if load[other] <= load[i]:  # of equal ones the last: its piece may end here
                 i = other
         load[i] += _sum(work, begin, end)
         p = 0
@@ -89,8 +90,8 @@ def share(mask, time_block, band, idle, pieces, gaps, read, work, load):
     these are cuts of the batch; otherwise there must be as many as bands, and bands are dealt out.
     ``gaps[t, k]`` is 1 where a sequence of band k, `band` sequences, does not use step t; ``read[t, k]`` is how many of
     them there are up to the last one that uses step t or a later one in its block of `time_block` steps, in fours.
-    `work` (B,) gets the used steps of every sequence and `idle`, what one takes that it does not use, for each of the
-    others; `load` (threads,) is scratch.
+    `work` (B,) gets what every sequence takes: 1 for each step that it uses, `idle` for each other one. `load`
+    (threads,) is scratch.
     """
     steps, batch = mask.shape
     _look_at_bands(mask, time_block, band, gaps, read)

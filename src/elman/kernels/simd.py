@@ -80,7 +80,7 @@ def _pointer_compiled(array):
 
 
 class _Emitter:
-    """Emits the loads, broadcasts, fused multiply-adds and the loop of one tile."""
+    """Emits the loads, broadcasts, fused multiply-adds and the loop of a tile, and the copies."""
 
     def __init__(self, builder: Any, scalar: Any, width: int) -> None:
         self.builder, self.scalar, self.width = builder, scalar, width

@@ -161,7 +161,7 @@ def _product(arena, words, at, g, batch):
     padded, z = words[at + PART.padded], words[at + PART.z]
     columns, one, zero = padded // words[HEAD.lanes], np.int64(1), np.int64(0)
     hidden = words[at + PART.state] if g < words[at + PART.early] else z + words[at + PART.operand] * n
-    # The product of the whole library, with the strides of this file's layout.
+    # The product of the whole library, with the strides of this file's layout; nothing to fetch but a line at hand.
     invoke(words[HEAD.multiply], (
         batch, UNBANDED, count * columns, words[HEAD.lanes], columns,
         arena, words[at + PART.source], (words[at + PART.stride], zero), one, kx,

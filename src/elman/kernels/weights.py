@@ -123,7 +123,8 @@ def _add_run(
     s_step, z_step = s.shape[2] * m, z.shape[2] * m
     so, run = (k * s.shape[1] + t) * s_step + hidden * m, (k * z.shape[1] + t) * z_step
     zo = run + operand * m
-    # The run behind this one is that of the next band, or of the first one in the block before.
+    # The run behind this one: that of the next band, or of the first one in the block before. With masks, and behind a
+    # last block that is shorter, it is another one; a wrong guess costs nothing but the fetch.
     ahead = z.shape[1] * z_step if k + 1 < z.shape[0] else -(k * z.shape[1] + steps) * z_step
     xo = b * xb + t * xt
     # Where x, h and the operand of a late product begin, each in whole bands of features.
