@@ -12,7 +12,9 @@ import elman
 from elman import jit
 from elman.cells import CELLS
 from elman.frames import _PARALLEL_FLOPS
+from elman.kernels.simd import ROWS
 from elman.plans import equal_pieces, make_plan, panel_pieces, shared
+from elman.recurrence import Recurrence
 from elman.testing.cells import Problem
 from elman.testing.exact import Runner
 
@@ -302,3 +304,24 @@ def test_any_number_of_shards_gives_the_same_bits(count, monkeypatch, bits):
 
 def test_the_order_of_trainings_in_a_process_does_not_matter(bits):
     assert [w.train(kind) for kind in reversed(w.KINDS)] == bits[: len(w.KINDS)][::-1]
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize(("batch", "steps"), [(13, 9), (16, 70), (3, 5), (1, 40)])
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_packed_inputs_give_the_gradients_of_inputs_in_place(cell, batch, steps, dtype, rng):
+    """Features of several bands of ROWS and a rest, in one thread: machines of any number of cores see it."""
+    kind, inputs, units = CELLS[cell], 2 * ROWS + 3, 3 * ROWS + 1
+    shapes = (inputs, kind.gates * units), (units, kind.gates * units), (1, kind.gates * units), (0, units)
+    parameters = [rng.standard_normal(shape).astype(dtype) / 3 for shape in shapes]
+    x, d = (rng.standard_normal((batch, steps, n)).astype(dtype) for n in (inputs, units))
+    found = []
+    for packs in (False, True):
+        r = Recurrence(kind, inputs, units, np.dtype(dtype), "tanh", "sigmoid")
+        r.packs_features = lambda threads, packs=packs: packs
+        with elman.num_threads(1):
+            tape = r.forward(x, parameters, None, training=True, sequences=True)
+            found.append([g.copy() for g in tape.backward(d).parameters])
+    for in_place, packed in zip(*found, strict=True):
+        assert np.abs(in_place).max() > 0
+        np.testing.assert_array_equal(packed, in_place)
