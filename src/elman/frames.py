@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman.jit import Calls
 from elman.kernels.simd import ROWS, VECTORS, address
 from elman.plans import band_rows
 
@@ -28,6 +31,41 @@ class Noise(NamedTuple):
     """Recurrent dropout: one row."""
     zoned: bool = False
     """Zoneout: as many as there are states."""
+
+
+class Ready(NamedTuple):
+    """Kernel calls to be made again where nothing but numbers has changed since."""
+
+    places: Any
+    """Where the arrays lie that come from outside, and what else may differ."""
+    parameters: Sequence[np.ndarray]
+    gradients: Sequence[np.ndarray] | None
+    calls: Calls
+
+    def fits(self, places: Any, parameters: Sequence[np.ndarray], gradients: Sequence[np.ndarray] | None) -> bool:
+        """Whether the calls are those for such places and for these very lists."""
+        return parameters is self.parameters and gradients is self.gradients and places == self.places
+
+
+@dataclass
+class Scratch:
+    """What the backward pass works in, with the calls of its last plain run."""
+
+    d: np.ndarray
+    dx: np.ndarray
+    rt: np.ndarray
+    wt: np.ndarray
+    du: np.ndarray
+    panel: np.ndarray
+    packed: np.ndarray
+    sums: np.ndarray
+    time_block: int
+    inputs: int
+    ready: Ready | None = None
+
+    def by_sequence(self, dx: np.ndarray) -> np.ndarray:
+        """dx (T, B, padded) as (B, T, I)."""
+        return dx.transpose(1, 0, 2)[:, :, : self.inputs]
 
 
 class Frame:
@@ -54,7 +92,8 @@ class Frame:
         self.u = take("u", (bands, len(cell.unit_weights), m), dtype)
         self.drop = take("drop", (bands, m if noise.dropped else 0), dtype)
         # No reference back to the owner: a cycle would keep the buffers alive until the cyclic collector runs.
-        self._backward: dict[tuple[int, bool], tuple[Any, ...]] = {}
+        self._scratch: dict[tuple[int, bool], Scratch] = {}
+        self.ready: Ready | None = None
         self.version = owner.buffers.version
 
     # ---- sequences in bands, and as users know them
@@ -87,15 +126,15 @@ class Frame:
 
     # ---- backward
 
-    def backward_arrays(self, owner: Any, threads: int, *, input_gradient: bool) -> tuple[Any, ...]:
-        """d, dx, rt, wt, panel, time block; per thread count, as the panel depends on it."""
-        found = self._backward.get((threads, input_gradient))
+    def scratch(self, owner: Any, threads: int, *, input_gradient: bool) -> Scratch:
+        """Memory of the backward pass; per thread count, as the panel depends on it."""
+        found = self._scratch.get((threads, input_gradient))
         if found is None:
-            found = self._backward[threads, input_gradient] = self._make_backward(owner, threads, input_gradient)
+            found = self._scratch[threads, input_gradient] = self._make_scratch(owner, threads, input_gradient)
             self.version = owner.buffers.version
         return found
 
-    def _make_backward(self, owner: Any, threads: int, input_gradient: bool) -> tuple[Any, ...]:
+    def _make_scratch(self, owner: Any, threads: int, input_gradient: bool) -> Scratch:
         batch, steps = self.batch, self.steps
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
         columns, recurrent = cell.gates * owner.units, owner.units * bool(cell.h)
@@ -113,4 +152,4 @@ class Frame:
         packs = owner.packs_features(threads)
         packed = take("packed", (threads * panel_rows * features * packs,), dtype)
         sums = take("sums", (plan.sums,), dtype)
-        return d, dx, rt, wt, du, panel, packed, sums, time_block
+        return Scratch(d, dx, rt, wt, du, panel, packed, sums, time_block, owner.inputs)

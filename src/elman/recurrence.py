@@ -10,7 +10,8 @@ import numpy as np
 from elman import checks
 from elman.cells import Cell
 from elman.errors import BadValue
-from elman.frames import Frame, Noise, located
+from elman.frames import Frame, Noise, Ready, located
+from elman.jit import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack
 from elman.memory import Buffers
@@ -25,6 +26,7 @@ _BLOCKED_ROWS = 384
 _PACKED_UNITS, _PACKED_PANELS = 128, 4
 
 _MOST_FRAMES = 8
+_NO_NOISE = Noise()
 
 
 class Recurrence:
@@ -121,27 +123,26 @@ class Recurrence:
         `checkpoint` training keeps the states at the ends of segments alone.
         """
         batch, steps, _ = x.shape
-        segment = self.segment(batch, steps, checkpoint) if training else steps
-        noise = Noise(drop is not None, zoneout is not None)
+        segment = self.segment(batch, steps, checkpoint) if training and checkpoint is not None else steps
+        noise = _NO_NOISE if drop is zoneout is None else Noise(drop is not None, zoneout is not None)
         frame = self._frame(batch, segment, training=training, sequences=sequences, noise=noise)
         threads = usable_threads() if frame.parallel else 1
-        plan = self.plan
-        kernel, recurrent, bias, unit_weights = parameters
-        pack(
-            threads if frame.pack_parallel else 1,
-            threads, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, frame.bias, self.units,
-            plan.width, frame.w,
-        )  # fmt: skip
+        tape = Tape(self, x, parameters, frame, mask, threads)
+        unit_weights = parameters[3]
+        fresh = state is None
+        tape.plain = fresh and mask is None and noise is _NO_NOISE and segment == steps and not unit_weights.size
+        if tape.plain:
+            self._run_plain(frame, tape, parameters)
+            return tape
+        Calls(self._packing(frame, parameters, threads))()
         if unit_weights.size:
             frame.spread(frame.u, unit_weights)
         if drop is not None:
             frame.drop[...] = 0
             frame.put(frame.drop, drop)
-        fresh = state is None
-        if not fresh:
+        if state is not None:
             for k, value in enumerate(state):
                 frame.put(frame.s[:, 0, k], value)
-        tape = Tape(self, x, parameters, frame, mask, threads)
         if zoneout is not None:
             tape.zone = zoneout.copy()
             tape.zone[2] = training
@@ -151,6 +152,15 @@ class Recurrence:
             self.run(frame, tape, 0, steps, frame.slots, frame.y, fresh=fresh)
         return tape
 
+    def _run_plain(self, frame: Frame, tape: Tape, parameters: Sequence[np.ndarray]) -> None:
+        """Where nothing but numbers may differ from the last call of this frame."""
+        ready, places = frame.ready, (tape.place, tape.threads)
+        if ready is None or not ready.fits(places, parameters, None):
+            steps = self._scan(frame, tape, 0, tape.steps, frame.slots, frame.y, fresh=True)
+            calls = Calls(self._packing(frame, parameters, tape.threads), steps)
+            ready = frame.ready = Ready(places, parameters, None, calls)
+        ready.calls()
+
     def run(
         self, frame: Frame, tape: Tape, begin: int, end: int, slots: tuple[int, int], y: np.ndarray, *, fresh: bool
     ) -> None:
@@ -158,13 +168,26 @@ class Recurrence:
 
         `y` gets the last outputs of the tape, as many as it has steps.
         """
+        if tape.zone.size:
+            tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
+        Calls(self._scan(frame, tape, begin, end, slots, y, fresh=fresh))()
+
+    def _packing(self, frame: Frame, parameters: Sequence[np.ndarray], threads: int) -> Call:
+        plan = self.plan
+        kernel, recurrent, bias, _ = parameters
+        return pack, threads if frame.pack_parallel else 1, (
+            threads, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, frame.bias, self.units,
+            plan.width, frame.w,
+        )  # fmt: skip
+
+    def _scan(
+        self, frame: Frame, tape: Tape, begin: int, end: int, slots: tuple[int, int], y: np.ndarray, *, fresh: bool
+    ) -> Call:
         plan, place, (mask, gaps, _) = self.plan, tape.place, tape.masks
         if end - begin < tape.steps:
             place, mask, gaps = located(tape.x[:, begin:end]), mask[begin:end], gaps[begin:end]
-        if tape.zone.size:
-            tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
-        scan.forward(
-            min(tape.threads, len(tape.pieces)), tape.pieces, frame.most_rows,
+        return scan.forward, min(tape.threads, len(tape.pieces)), (
+            tape.pieces, frame.most_rows,
             scan.forward_shard.handle(self.dtype), *self.handles(backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,

@@ -9,7 +9,8 @@ import numpy as np
 
 from elman import checks
 from elman.errors import BadValue
-from elman.frames import Frame, located
+from elman.frames import Frame, Ready, Scratch, located
+from elman.jit import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import pack_transposed
 from elman.plans import equal_pieces, shared
@@ -47,6 +48,7 @@ class Tape:
     """
 
     go_backwards = False
+    plain = False  # whether nothing but numbers can differ from one call of this shape to the next
     zone = _NO_ZONE
 
     def __init__(
@@ -200,30 +202,57 @@ class Tape:
         of h after every step.
         """
         self._used = True
-        r, frame, threads = self._recurrence, self._frame, self.threads
-        plan = r.plan
-        d, dx, rt, wt, du, panel, packed, sums, time_block = frame.backward_arrays(
-            r, threads, input_gradient=input_gradient
-        )
+        r, frame = self._recurrence, self._frame
+        scratch = frame.scratch(r, self.threads, input_gradient=input_gradient)
+        dx = scratch.dx
+        if self.plain and d_state is None and norms is None:
+            places = self.place, None if d_outputs is None else (located(d_outputs), d_outputs.shape[1])
+            ready = scratch.ready
+            if ready is None or not ready.fits(places, self._parameters, gradients):
+                run = self._piece(
+                    self.place, self.steps, self.masks, d_outputs, dx, _NO_NORMS, scratch, gradients, (True, True),
+                    fresh=True,
+                )  # fmt: skip
+                calls = Calls(*self._packing(scratch, input_gradient=input_gradient), *run)
+                ready = scratch.ready = Ready(places, self._parameters, gradients, calls)
+            ready.calls()
+            now = self.steps % 2
+        else:
+            Calls(*self._packing(scratch, input_gradient=input_gradient))()
+            norms = _NO_NORMS if norms is None else norms
+            now, dx = self._backward(d_outputs, d_state, gradients, scratch, norms)
+        self._d_initial = scratch.d[:, now]
+        return scratch.by_sequence(dx) if input_gradient else None
+
+    def _packing(self, scratch: Scratch, *, input_gradient: bool) -> list[Call]:
+        """The calls that transpose the weights the gradients run through."""
+        r, threads, shards = self._recurrence, self.threads, self.threads if self._frame.pack_parallel else 1
         kernel, recurrent, _, _ = self._parameters
-        pack_threads = threads if frame.pack_parallel else 1
-        if recurrent.size:
-            pack_transposed(pack_threads, threads, recurrent, r.h_order, r.units, plan.width, rt)
+        used = [(recurrent, r.h_order, scratch.rt)] if recurrent.size else []
         if input_gradient:
-            pack_transposed(pack_threads, threads, kernel, r.x_order, r.units, plan.width, wt)
+            used.append((kernel, r.x_order, scratch.wt))
+        return [(pack_transposed, shards, (threads, w, order, r.units, r.plan.width, to)) for w, order, to in used]
+
+    def _backward(
+        self, d_outputs: np.ndarray | None, d_state: Sequence[np.ndarray | None] | None,
+        gradients: Sequence[np.ndarray], scratch: Scratch, norms: np.ndarray,
+    ) -> tuple[int, np.ndarray]:  # fmt: skip
+        """All of it that is not plain; the slot of d with the gradients of the first states, and dx."""
+        r, frame, d, dx = self._recurrence, self._frame, scratch.d, scratch.dx
         fresh = d_state is None
         if not fresh:
             d[:, 0] = 0
             for k, value in enumerate(d_state):
                 if value is not None:
                     frame.put(d[:, 0, k], value)
-        norms = _NO_NORMS if norms is None else norms
-        scratch = d, du, rt, wt, panel, packed, sums, time_block
         if self._checkpoints is None:
-            if du.size:
-                du[...] = 0
-            place, steps, ends = self.place, self.steps, (True, True)
-            now = self._piece(place, steps, self.masks, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh)
+            if scratch.du.size:
+                scratch.du[...] = 0
+            ends = True, True
+            Calls(*self._piece(
+                self.place, self.steps, self.masks, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh
+            ))()  # fmt: skip
+            now = self.steps % 2
         else:
             dx = r.buffers.take("dx", (self.steps, *dx.shape[1:]), r.dtype)
             frame.version = r.buffers.version
@@ -232,22 +261,21 @@ class Tape:
             now = self._pieces(d_outputs, dx, norms, scratch, gradients)
         unit_weights = gradients[3]
         if unit_weights.size:
-            np.add.reduce(frame.rows(du), axis=1, out=unit_weights)
-        self._d_initial = d[:, now]
-        return dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None
+            np.add.reduce(frame.rows(scratch.du), axis=1, out=unit_weights)
+        return now, dx
 
     def state_gradients(self) -> list[np.ndarray]:
         """Gradients of the states before the first step, (B, H) each; to be read after `run_backward`."""
         return [self._frame.rows(self._d_initial[:, k]) for k in range(self._recurrence.cell.states)]
 
     def _pieces(
-        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: tuple[Any, ...],
+        self, d_outputs: np.ndarray | None, dx: np.ndarray, norms: np.ndarray, scratch: Scratch,
         gradients: Sequence[np.ndarray],
     ) -> int:  # fmt: skip
         """Backward over all segments, from the last to the first, each run forward once more; see `_piece`."""
         segments = self._segments()
-        d, du = scratch[:2]
-        du[...] = 0
+        d = scratch.d
+        scratch.du[...] = 0
         now = 0
         for i in range(len(segments) - 1, -1, -1):
             begin, end = segments[i]
@@ -260,32 +288,34 @@ class Tape:
             lead = 0 if d_outputs is None else self.steps - d_outputs.shape[1]
             dy = None if d_outputs is None or end <= lead else d_outputs[:, max(0, begin - lead) : end - lead]
             ends = i == len(segments) - 1, i == 0
-            now = self._piece(place, end - begin, masks, dy, dx_, norms_, scratch, gradients, ends, fresh=False)
+            Calls(*self._piece(place, end - begin, masks, dy, dx_, norms_, scratch, gradients, ends, fresh=False))()
+            now = (end - begin) % 2
         return now
 
     def _piece(
         self, place: tuple[Any, ...], steps: int, masks: Sequence[np.ndarray], dy: np.ndarray | None, dx: np.ndarray,
-        norms: np.ndarray, scratch: tuple[Any, ...], gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *,
-        fresh: bool,
-    ) -> int:  # fmt: skip
-        """Backward over the first `steps` of memory; the slot of d that then holds the gradient of the state before."""
-        r, frame, threads = self._recurrence, self._frame, self.threads
-        d, du, rt, wt, panel, packed, sums, time_block = scratch
+        norms: np.ndarray, scratch: Scratch, gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *, fresh: bool,
+    ) -> tuple[Call, Call]:  # fmt: skip
+        """The calls of the backward pass over the first `steps` of memory.
+
+        Slot ``steps % 2`` of d then holds the gradient of the state before.
+        """
+        r, frame, threads, a = self._recurrence, self._frame, self.threads, scratch
         plan = r.plan
         # Without a gradient of the outputs the kernel reads no step of it; any address will do.
         outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
         cell, late, product = r.handles(backward=True)
-        scan.backward(
-            min(threads, len(self.pieces)), self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
+        through_time = scan.backward, min(threads, len(self.pieces)), (
+            self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
             cell, late, product, skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded,
-            frame.s, *outputs, output_steps, steps, rt, wt, plan.x_rows, plan.h_rows, plan.operand, r.units, plan.width,
-            *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, d, du, dx, norms,
+            frame.s, *outputs, output_steps, steps, a.rt, a.wt, plan.x_rows, plan.h_rows, plan.operand, r.units,
+            plan.width, *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, a.d, a.du, dx, norms,
         )  # fmt: skip
         tasks, pieces = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
-        weights.weight_gradients(
-            threads, pieces, len(tasks) if packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks, product,
+        of_weights = weights.weight_gradients, threads, (
+            pieces, len(tasks) if a.packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks, product,
             *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width,
-            plan.x_gates, plan.h_gates, masks[2], time_block, *ends, panel, packed, sums, *gradients[:3],
+            plan.x_gates, plan.h_gates, masks[2], a.time_block, *ends, a.panel, a.packed, a.sums, *gradients[:3],
         )  # fmt: skip
-        return steps % 2
+        return through_time, of_weights

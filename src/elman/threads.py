@@ -21,6 +21,7 @@ from elman.jit import maximum_threads, threading_layer
 _default_threads: int | None = None
 _scoped_threads: contextvars.ContextVar[int | None] = contextvars.ContextVar("elman_threads", default=None)
 _forked = False
+_gil_enabled: Callable[[], bool] | None = getattr(sys, "_is_gil_enabled", None)  # from Python 3.13 on
 
 
 def _after_fork() -> None:
@@ -210,7 +211,7 @@ def usable_threads() -> int:
     n = get_num_threads()
     if n == 1:
         return 1
-    if _forked or not getattr(sys, "_is_gil_enabled", lambda: True)():
+    if _forked or (_gil_enabled is not None and not _gil_enabled()):
         return 1
     if threading.current_thread() is not threading.main_thread() and threading_layer() == "workqueue":
         return 1
