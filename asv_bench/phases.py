@@ -33,6 +33,7 @@ from peers import aligned
 
 import elman
 from elman import jit
+from elman.jit.calls import Calls
 from elman.kernels.matmul import multiply
 
 PHASES = {
@@ -80,7 +81,7 @@ class Clock:
     @contextmanager
     def running(self) -> Iterator[None]:
         """Meanwhile every call of an entry counts."""
-        plain, together = jit.Entry.__call__, jit.Calls.__call__
+        plain, together = jit.Entry.__call__, Calls.__call__
 
         def timed(entry: jit.Entry, threads: int, *args: Any) -> Any:
             begin = time.perf_counter()
@@ -89,15 +90,15 @@ class Clock:
             self.seconds["head" if self.in_head else PHASES.get(entry.python.__name__, "other")] += took
             return result
 
-        def one_by_one(calls: jit.Calls) -> None:
+        def one_by_one(calls: Calls) -> None:
             for entry, threads, args in calls._calls:
                 timed(entry, threads, *args)
 
-        jit.Entry.__call__, jit.Calls.__call__ = timed, one_by_one
+        jit.Entry.__call__, Calls.__call__ = timed, one_by_one
         try:
             yield
         finally:
-            jit.Entry.__call__, jit.Calls.__call__ = plain, together
+            jit.Entry.__call__, Calls.__call__ = plain, together
 
     def attach(self, recurrent: Any, head: Any) -> None:
         """Tell the head's kernels from the recurrent layer's, which do without what `self.left_out` names."""

@@ -288,13 +288,14 @@ def test_a_forecaster_that_is_saved_and_continued_has_the_same_bits(tmp_path):
 @pytest.mark.parametrize("count", [1, 3, 7])
 def test_any_number_of_shards_gives_the_same_bits(count, monkeypatch, bits):
     """Cuts that no number of threads here would give."""
-    seen, call = set(), jit._on_team
+    seen, call = set(), jit.on_team
 
     def clipped(calls):
         seen.update(threads for threads, _, _ in calls)
         return call([(min(threads, jit.maximum_threads()), run, arguments) for threads, run, arguments in calls])
 
-    monkeypatch.setattr(jit, "_on_team", clipped)
+    for module in (jit, jit.calls):
+        monkeypatch.setattr(module, "on_team", clipped)
     for name, module in list(sys.modules.items()):
         if name.startswith("elman.") and hasattr(module, "usable_threads"):
             monkeypatch.setattr(module, "usable_threads", lambda: count)

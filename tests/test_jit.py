@@ -225,7 +225,7 @@ def test_one_variant_of_a_spreading_entry_serves_one_thread_and_many():
 
     @jit.spreading
     def noted(team, pieces, most, function, factor, out):
-        call, place = jit.bundle(function, (factor, True, (7, 3), out))
+        call, place = jit.bundle(function, (factor, True, (7, 3), out), team)
         jit.spread(team, pieces, most, call, place)
 
     pieces = np.array([[[0, 5], [9, 12]], [[5, 6], [6, 6]], [[6, 9], [0, 0]]])

@@ -6,6 +6,7 @@ import pytest
 import elman
 from elman import jit
 from elman.frames import Ready
+from elman.jit import calls
 from elman.layers import GRU, LSTM, Bidirectional, Dense, SimpleRNN
 from elman.recurrence import Recurrence
 
@@ -71,14 +72,17 @@ def _life(model, size):
     return found
 
 
+@pytest.mark.parametrize("often", [1, 2, 100])
 @pytest.mark.parametrize("size", [SERIAL, PARALLEL], ids=["serial", "parallel"])
 @pytest.mark.parametrize("cell", [SimpleRNN, GRU, LSTM, "bidirectional", "peephole"])
-def test_calls_made_again_give_the_numbers_of_calls_put_together_anew(cell, size, monkeypatch):
+def test_calls_made_again_give_the_numbers_of_calls_put_together_anew(cell, size, often, monkeypatch):
+    """With arguments that are handed over each time, and with arguments that are kept."""
     make = {
         "bidirectional": lambda units, **options: Bidirectional(GRU(units, **options)),
         "peephole": lambda units, **options: elman.layers.RNN(units, cell="peephole_lstm", **options),
     }.get(cell, cell)
     fits, hits = Ready.fits, []
+    monkeypatch.setattr(calls, "_OFTEN", often)
 
     def counted(ready, *given):
         hits.append(fits(ready, *given))
@@ -114,6 +118,47 @@ def test_lists_of_parameters_and_gradients_are_known_by_identity(rng):
     assert not any((a == b).any() for a, b in zip(found[0][:4], found[1][:4], strict=True))
 
 
+def test_calls_made_often_do_the_same_in_the_same_order(monkeypatch):
+    monkeypatch.setattr(calls, "_OFTEN", 3)
+
+    def scale(thread, begin, end, factor, out):
+        for k in range(begin, end):
+            out[k] = out[k] * factor + thread
+
+    numbers = jit.types.int64
+    function = jit.Function(scale, lambda dtype: (*(numbers,) * 4, jit.vector(dtype)))
+
+    @jit.spreading
+    def scaled(team, pieces, most, function, factor, out):
+        call, place = jit.bundle(function, (factor, out), team)
+        jit.spread(team, pieces, most, call, place)
+
+    @jit.Entry
+    def raised(out):
+        for k in range(out.size):
+            out[k] += 1
+
+    pieces = np.array([[[0, 3], [5, 6]], [[3, 5], [0, 0]]])
+    out, handle = np.zeros(6, np.int64), function.handle(np.dtype(np.int64))
+    threads = jit.maximum_threads()
+    made = calls.Calls(
+        (scaled, 1, (pieces, 2, handle, 2, out)),
+        (scaled, threads, (pieces, 1, handle, 3, out)),
+        (scaled, threads, (pieces, 9, handle, -1, out)),
+        (raised, 1, (out,)),
+        (scaled, 1, (pieces[:, ::-1].copy(), 1, handle, 5, out)),
+    )
+    owner = np.array([0, 0, 0, 1, 1, 0])
+    expected = np.zeros(6, np.int64)
+    for _ in range(6):
+        made()
+        for factor, plus in ((2, owner), (3, owner), (-1, owner), (1, 1), (5, owner)):
+            expected = expected * factor + plus
+        np.testing.assert_array_equal(out, expected)
+    assert made._bound[0][1] is made._bound[-1][1]  # the kernel that reads kept arguments
+    assert len(made._bound) == (4 if threads > 1 else 3)
+
+
 def test_calls_restore_the_number_of_threads():
     """Of Numba, which others use too; also where one of them raises."""
     numba = pytest.importorskip("numba")
@@ -126,11 +171,11 @@ def test_calls_restore_the_number_of_threads():
 
     try:
         numba.set_num_threads(1)
-        jit._on_team([(1, one, ()), (most, one, ()), (1, one, ())])
+        jit.on_team([(1, one, ()), (most, one, ()), (1, one, ())])
         assert seen == [1, most, most]
         assert numba.get_num_threads() == 1
         with pytest.raises(ValueError):
-            jit._on_team([(most, one, ()), (most, one, ("error",))])
+            jit.on_team([(most, one, ()), (most, one, ("error",))])
         assert numba.get_num_threads() == 1
     finally:
         numba.set_num_threads(before)

@@ -8,7 +8,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman.jit import Calls
+from elman.jit import DISABLED
+from elman.jit.calls import Calls
 from elman.kernels.simd import ROWS, VECTORS, address
 from elman.plans import band_rows
 
@@ -44,7 +45,8 @@ class Ready(NamedTuple):
 
     def fits(self, places: Any, parameters: Sequence[np.ndarray], gradients: Sequence[np.ndarray] | None) -> bool:
         """Whether the calls are those for such places and for these very lists."""
-        return parameters is self.parameters and gradients is self.gradients and places == self.places
+        same = parameters is self.parameters and gradients is self.gradients
+        return same and not DISABLED and places == self.places  # which are arrays without compilation
 
 
 @dataclass

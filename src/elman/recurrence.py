@@ -11,7 +11,7 @@ from elman import checks
 from elman.cells import Cell
 from elman.errors import BadValue
 from elman.frames import Frame, Noise, Ready, located
-from elman.jit import Call, Calls
+from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack
 from elman.memory import Buffers

@@ -10,7 +10,7 @@ import numpy as np
 from elman import checks
 from elman.errors import BadValue
 from elman.frames import Frame, Ready, Scratch, located
-from elman.jit import Call, Calls
+from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import pack_transposed
 from elman.plans import equal_pieces, shared

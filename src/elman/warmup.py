@@ -15,6 +15,7 @@ import numpy as np
 from elman import checks, losses, optimizers
 from elman.cells import CELLS
 from elman.jit import compile_counts, maximum_threads
+from elman.jit.calls import compile_repetition
 from elman.kernels.stream import step_function
 from elman.layers import GRU, LSTM, RNN, Dense, SimpleRNN
 from elman.model import Sequential
@@ -166,6 +167,7 @@ def _dense(dtype: np.dtype) -> None:
         step_function(dtype, tokens=True, release=large)
 
     _each_variant(run)
+    compile_repetition()
 
 
 def _losses(dtype: np.dtype) -> None:

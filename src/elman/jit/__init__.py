@@ -35,7 +35,7 @@ from numba.extending import intrinsic, overload
 from elman import locks
 from elman.errors import BadType
 from elman.interrupts import Interrupts
-from elman.jit.address import bundle, invoke
+from elman.jit.address import bundle, invoke, words
 from elman.jit.cache import PACKAGE, Cache, cache_directory, trusted
 from elman.jit.layer import current_threads, maximum_threads, threading_layer
 from elman.jit.target import DISABLED, INNER, PARALLEL, SERIAL, STRICT, cpu_name, vector_bytes, versions
@@ -43,8 +43,6 @@ from elman.jit.team import keep_apart
 
 __all__ = [
     "DISABLED",
-    "Call",
-    "Calls",
     "Entry",
     "Function",
     "bundle",
@@ -198,17 +196,28 @@ def _share_out(pieces, most, call, place):
 
 
 @helper
+def spread_out(team, pieces, most, call, place):
+    """Call (call, place) for all pieces: on the team at an address, or here where that is 0."""
+    if team == 0:
+        for i in range(pieces.shape[0]):
+            _take_pieces(i, pieces, most, call, place)
+    else:
+        invoke(team, (pieces, most, call, place))
+
+
+@helper
 def spread(team, pieces, most, call, place):
     """Call what `bundle` gave, (call, place), with (thread, begin, end) for all `pieces` of work.
 
     ``pieces[i, p]`` (int64) are begin and end of the p-th piece of thread i, taken at most `most` at a time: by all
-    threads of the `team` that an `Entry` which is `spreading` gets, or one after another without one.
+    threads of the `team` that an `Entry` which is `spreading` gets, or one after another without one. Where ``team[1]``
+    is memory for the call, it gets what `elman.jit.calls` needs to make the call again.
     """
-    if team == 0:
-        for i in range(pieces.shape[0]):
-            _take_pieces(np.int64(i), pieces, most, call, place)
-    else:
-        invoke(team, (pieces, most, call, place))
+    if team[1] != 0:
+        head = words(team[1])
+        head[0], head[1], head[2], head[3] = team[0], call, most, pieces.ctypes.data
+        head[4], head[5] = pieces.shape[0], pieces.shape[1]
+    spread_out(team[0], pieces, most, call, place)
 
 
 class Entry:
@@ -221,19 +230,19 @@ class Entry:
     def __init__(self, python: Callable[..., Any], *, spreads: bool = False) -> None:
         self.python = python
         self.__doc__ = python.__doc__
-        self._spreads = spreads
+        self.spreads = spreads
         self._serial: Any = None
         self._parallel: Any = None
 
     def __call__(self, threads: int, *args: Any) -> Any:
-        run, args = self._bound(threads, args)
-        return run(*args) if threads == 1 else _on_team(((threads, run, args),))
+        run, args = self.bound(threads, args)
+        return run(*args) if threads == 1 else on_team(((threads, run, args),))
 
-    def _bound(self, threads: int, args: tuple[Any, ...]) -> tuple[Any, tuple[Any, ...]]:
-        """What runs on so many threads, and its arguments."""
-        if self._spreads:
-            args = (0 if threads == 1 else _team.handle(_ANY), *args)
-        serial = threads == 1 or self._spreads
+    def bound(self, threads: int, args: tuple[Any, ...], memory: int = 0) -> tuple[Any, tuple[Any, ...]]:
+        """What runs on so many threads, and its arguments; one that is spreading leaves these in `memory`, if any."""
+        if self.spreads:
+            args = ((0 if threads == 1 else _team.handle(_ANY), memory), *args)
+        serial = threads == 1 or self.spreads
         return (self._serial if serial else self._parallel) or self._first(parallel=not serial), args
 
     def _first(self, *, parallel: bool) -> Any:
@@ -260,7 +269,7 @@ class Entry:
         return _cached(self.python, {**options, "no_cfunc_wrapper": True})
 
 
-def _on_team(calls: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Any:
+def on_team(calls: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Any:
     """Make (threads, function, arguments), one after another; what the last one returns."""
     result, before, now = None, 0, 0
     try:
@@ -277,35 +286,6 @@ def _on_team(calls: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Any:
         if now != before:
             numba.set_num_threads(before)
     return result
-
-
-Call = tuple[Entry, int, tuple[Any, ...]]
-"""An entry, a number of threads, and arguments."""
-
-
-class Calls:
-    """Entries with their arguments, called one after another, and as often as wanted.
-
-    Numba's number of threads is looked up once for all of them, and no argument is put together again: the Python of a
-    step of SimpleRNN (32,24,1,16) takes half as long.
-
-    Parameters
-    ----------
-    *calls : Call
-    """
-
-    def __init__(self, *calls: Call) -> None:
-        self._calls = calls
-        self._bound: list[tuple[int, Any, tuple[Any, ...]]] | None = None
-
-    def __call__(self) -> None:
-        if self._bound is None:
-            for entry, threads, args in self._calls:
-                entry(threads, *args)
-            # All are compiled now.
-            self._bound = [(threads, *entry._bound(threads, args)) for entry, threads, args in self._calls]
-        else:
-            _on_team(self._bound)
 
 
 def spreading(python: Callable[..., Any]) -> Entry:

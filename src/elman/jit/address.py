@@ -22,11 +22,15 @@ def _invoke_plainly(function: Callable[..., None], args: tuple) -> None:
     function(*args)
 
 
-def _bundle_plainly(function: Callable[..., None], args: tuple) -> tuple:
+def _bundle_plainly(function: Callable[..., None], args: tuple, team: tuple) -> tuple:
     return lambda thread, begin, end, place: function(thread, begin, end, *place), args
 
 
-_PLAIN = {"invoke": _invoke_plainly, "bundle": _bundle_plainly}
+def _words_plainly(address: int) -> None:
+    raise NotImplementedError("calls are not kept without compilation")
+
+
+_PLAIN = {"invoke": _invoke_plainly, "bundle": _bundle_plainly, "words": _words_plainly}
 
 
 @_inside
@@ -47,19 +51,32 @@ def invoke(typingctx, function, args):
     return types.void(function, args), codegen
 
 
-@_inside
-def bundle(typingctx, function, args):
-    """``bundle(function, args)`` gives a function of three numbers and a place, and the place.
+HEAD = 8
+"""Words before the arguments of a kept call: see `elman.jit.spread`."""
+KEPT = 512
+"""Words of memory that a kept call may take."""
 
-    It calls `function` (*numbers, *args). The place is in the frame of the caller, so it must not be kept.
+
+@_inside
+def bundle(typingctx, function, args, team):
+    """``bundle(function, args, team)`` gives a function of three numbers and a place, and the place.
+
+    It calls `function` (*numbers, *args). The place is behind the head of the memory at ``team[1]``, or where that is 0
+    in the frame of the caller, and must then not be kept.
     """
-    signature = types.UniTuple(types.int64, 2)(function, args)
+    signature = types.UniTuple(types.int64, 2)(function, args, team)
     numbers = (types.int64,) * 3
     known = (*numbers, *args)
 
     def codegen(context, builder, sig, values):
         convention, integer = context.call_conv, context.get_value_type(types.int64)
-        place = cgutils.alloca_once_value(builder, cgutils.pack_struct(builder, values))
+        held = cgutils.pack_struct(builder, values[:2])
+        if context.get_abi_sizeof(held.type) > 8 * (KEPT - HEAD):
+            raise NotImplementedError("the arguments of a kernel are larger than the memory of a kept call")
+        frame, memory = cgutils.alloca_once(builder, held.type), builder.extract_value(values[2], 1)
+        kept = builder.inttoptr(builder.add(memory, integer(8 * HEAD)), frame.type)
+        place = builder.select(builder.icmp_unsigned("!=", memory, integer(0)), kept, frame)
+        builder.store(held, place)
         kind = convention.get_function_type(types.void, (*numbers, types.int64))
         call = ir.Function(builder.module, kind, builder.module.get_unique_name("call_bundled"))
         call.linkage = "internal"
@@ -74,3 +91,13 @@ def bundle(typingctx, function, args):
         return cgutils.pack_array(builder, [builder.ptrtoint(it, integer) for it in (call, place)])
 
     return signature, codegen
+
+
+@_inside
+def words(typingctx, address):
+    """Pointer to the int64 numbers at an address."""
+
+    def codegen(context, builder, sig, values):
+        return builder.inttoptr(values[0], context.get_value_type(sig.return_type))
+
+    return types.CPointer(types.int64)(address), codegen

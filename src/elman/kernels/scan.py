@@ -224,7 +224,7 @@ def forward(
         cell, late, multiply, rare, x, x_strides, steps, slots, w, bias, groups, early, operand, h, width, mask, gaps,
         drop, zone, batch, fresh, u, s, z, y, first,
     )  # fmt: skip
-    call, place = jit.bundle(shard, given)
+    call, place = jit.bundle(shard, given, team)
     jit.spread(team, pieces, most_rows, call, place)
 
 
@@ -412,5 +412,5 @@ def backward(
         cell, late, multiply, rare, units, s, dy, dy_strides, dy_steps, steps, rt, wt, x_rows, h_rows, operand, h,
         width, mask, gaps, read, drop, zone, batch, fresh, u, z, d, du, dx, norms,
     )  # fmt: skip
-    call, place = jit.bundle(shard, given)
+    call, place = jit.bundle(shard, given, team)
     jit.spread(team, pieces, most_rows, call, place)

@@ -273,5 +273,5 @@ def weight_gradients(
         pieces.shape[0], tasks, multiply, x, x_strides, steps, batch, units, s, hidden, z, operand, h, width, x_gates,
         h_gates, read, time_block, begins, ends, panel, packed, sums, dw, dr, db,
     )  # fmt: skip
-    call, place = jit.bundle(shard, given)
+    call, place = jit.bundle(shard, given, team)
     jit.spread(team, pieces, chunk, call, place)
