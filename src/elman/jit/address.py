@@ -10,6 +10,7 @@ from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from elman.errors import BadValue
 from elman.jit.target import DISABLED
 
 
@@ -27,7 +28,7 @@ def _bundle_plainly(function: Callable[..., None], args: tuple, team: tuple) -> 
 
 
 def _words_plainly(address: int) -> None:
-    raise NotImplementedError("calls are not kept without compilation")
+    """Never called: without compilation no call is kept."""
 
 
 _PLAIN = {"invoke": _invoke_plainly, "bundle": _bundle_plainly, "words": _words_plainly}
@@ -72,7 +73,7 @@ def bundle(typingctx, function, args, team):
         convention, integer = context.call_conv, context.get_value_type(types.int64)
         held = cgutils.pack_struct(builder, values[:2])
         if context.get_abi_sizeof(held.type) > 8 * (KEPT - HEAD):
-            raise NotImplementedError("the arguments of a kernel are larger than the memory of a kept call")
+            raise BadValue("args: the arguments of this kernel need more memory than there is for a kept call")
         frame, memory = cgutils.alloca_once(builder, held.type), builder.extract_value(values[2], 1)
         kept = builder.inttoptr(builder.add(memory, integer(8 * HEAD)), frame.type)
         place = builder.select(builder.icmp_unsigned("!=", memory, integer(0)), kept, frame)

@@ -15,8 +15,7 @@ Call = tuple[Entry, int, tuple[Any, ...]]
 
 
 def _table(address, rows, columns):
-    """The int64 array (rows, columns, 2) at an address; compiled alone."""
-    raise NotImplementedError
+    """The int64 array (rows, columns, 2) at an address; only compiled code needs it."""
 
 
 @inlined(_table, gives_array=True)
