@@ -109,8 +109,8 @@ class Clock:
         no_cell = {False: _nothing_like(functions.forward), True: _nothing_like(functions.backward)}
         no_product = _nothing_like(multiply)
 
-        def handles(*, backward: bool) -> tuple:
-            cell, late, product = plain(backward=backward)
+        def handles(rows: int, *, backward: bool) -> tuple:
+            cell, late, product = plain(rows, backward=backward)
             if self.left_out == "gates":
                 cell = late = no_cell[backward].handle(inner.dtype)
             if self.left_out == "products back" and backward:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from elman.cells import CELLS
 from elman.cells.dense import DENSE
 from elman.jit import invoke
-from elman.kernels.matmul import multiply, pack, pack_transposed
+from elman.kernels.matmul import multiply, multiply_row, pack, pack_transposed
 from elman.kernels.simd import ROWS, VECTORS, lanes, pointer
 from elman.plans import make_plan
 
@@ -84,12 +84,12 @@ class Product:
         self.expected = blocked(exact, block * self.width, band, 5)[0]
         self.written = blocked(np.ones_like(exact), block * self.width, band, 5)[0] == 1
 
-    def run(self, c=None, d=None, rows=None, row=0):
+    def run(self, c=None, d=None, rows=None, row=0, function=multiply):
         total, vectors, ka, kb, segments = self.shape
         c, d = self.c.copy() if c is None else c, self.d if d is None else d
         (a, a_starts, a_strides), (b, b_starts, b_strides), (d_starts, d_strides) = self.a, self.b, self.d_at
         call(
-            multiply.handle(np.dtype(self.dtype)), total if rows is None else rows, self.band, vectors, self.width,
+            function.handle(np.dtype(self.dtype)), total if rows is None else rows, self.band, vectors, self.width,
             self.block, a, a_starts[row], a_strides, 1, ka, b, b_starts[row], b_strides, 1, kb, self.bss, segments,
             panels(self.w, self.width), 0, len(self.w), self.first,
             d, d_starts[row], self.dgs, d_strides, c, self.c_starts[row], self.cgs, self.c_strides,
@@ -125,10 +125,12 @@ def test_products_of_any_size(dtype, rows, band, vectors, ka, kb, segments, bloc
 @given(**{k: v for k, v in sizes.items() if k != "bias"})
 def test_a_row_has_the_same_bits_whatever_lies_beside_it(dtype, rows, band, vectors, ka, kb, segments, block, first):
     p = Product(dtype, rows, band, vectors, ka, kb, segments, block, first, bias=False)
-    whole, alone = p.run(), p.c.copy()
-    for r in range(rows):
-        p.run(c=alone, rows=1, row=r)
-    np.testing.assert_array_equal(alone, whole)
+    whole = p.run()
+    for function in (multiply, multiply_row):
+        alone = p.c.copy()
+        for r in range(rows):
+            p.run(c=alone, rows=1, row=r, function=function)
+        np.testing.assert_array_equal(alone, whole)
 
 
 @pytest.mark.parametrize("dtype", DTYPES)

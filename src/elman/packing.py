@@ -10,7 +10,7 @@ import numpy as np
 from elman.jit import DISABLED
 from elman.kernels import stream
 from elman.kernels.elementwise import activation_functions, softmax_function
-from elman.kernels.matmul import multiply, pack
+from elman.kernels.matmul import pack, product
 from elman.kernels.normalization import forward_function
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.simd import address, lanes
@@ -153,7 +153,7 @@ class Packed:
             arena=address(self._arena),
             reals=address(self._real_array),
             run=stream.run.handle(self._dtype),
-            multiply=multiply.handle(self._dtype),
+            multiply=product(self._dtype, self._batch),
             lanes=self._lanes,
             parts=len(self._parts),
             batch=self._batch,
@@ -186,7 +186,7 @@ class Packed:
     def _cell(self, recurrence: Recurrence, arguments: Sequence[np.ndarray], rows: _Rows, **more: Any) -> _Rows:
         """A recurrence with the weights `arguments`; with ``kept`` its output is the state it keeps, else a new one."""
         cell, plan, units = recurrence.cell, recurrence.plan, recurrence.units
-        function, late, _ = recurrence.handles(backward=False)
+        function, late, _ = recurrence.handles(self._batch, backward=False)
         n = self._batch * plan.padded
         new = self._reserve(cell.states * n)
         kept = more.get("kept", 0)

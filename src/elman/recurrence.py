@@ -13,7 +13,7 @@ from elman.errors import BadValue
 from elman.frames import Frame, Noise, Ready, located
 from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import multiply, pack
+from elman.kernels.matmul import pack, product
 from elman.memory import Buffers
 from elman.plans import band_rows, make_plan, panel_pieces
 from elman.tape import Tape
@@ -54,16 +54,15 @@ class Recurrence:
         self._tasks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._none = np.empty((0, 0, units), self.dtype)
 
-    def handles(self, *, backward: bool) -> tuple[Any, ...]:
+    def handles(self, batch: int, *, backward: bool) -> tuple[Any, ...]:
         """Addresses of the cell's function, of its late function, and of the product."""
         found = self._handles.get(backward)
         if found is None:
             f = self._functions
             cell, late = (f.backward, f.late_backward) if backward else (f.forward, f.late_forward)
             # A cell without a late row passes its only function in both places; the second is never called.
-            found = tuple(k.handle(self.dtype) for k in (cell, late or cell, multiply))
-            self._handles[backward] = found
-        return found
+            found = self._handles[backward] = tuple(k.handle(self.dtype) for k in (cell, late or cell))
+        return *found, product(self.dtype, batch)
 
     def time_block(self, batch: int) -> int:
         """Steps whose weight gradients are summed together."""
@@ -188,7 +187,7 @@ class Recurrence:
             place, mask, gaps = located(tape.x[:, begin:end]), mask[begin:end], gaps[begin:end]
         return scan.forward, min(tape.threads, len(tape.pieces)), (
             tape.pieces, frame.most_rows,
-            scan.forward_shard.handle(self.dtype), *self.handles(backward=False),
+            scan.forward_shard.handle(self.dtype), *self.handles(frame.batch, backward=False),
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
             mask, gaps, frame.drop, tape.zone, frame.batch, fresh, frame.u, frame.s, frame.z, y,

@@ -12,7 +12,7 @@ from elman.errors import BadValue
 from elman.frames import Frame, Ready, Scratch, located
 from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import pack_transposed
+from elman.kernels.matmul import multiply, pack_transposed
 from elman.plans import equal_pieces, shared
 
 # Panels whose weight gradients are summed together where x and h are read where they lie.
@@ -304,7 +304,7 @@ class Tape:
         plan = r.plan
         # Without a gradient of the outputs the kernel reads no step of it; any address will do.
         outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
-        cell, late, product = r.handles(backward=True)
+        cell, late, product = r.handles(frame.batch, backward=True)
         through_time = scan.backward, min(threads, len(self.pieces)), (
             self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
             cell, late, product, skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded,
@@ -314,8 +314,9 @@ class Tape:
         tasks, pieces = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
         of_weights = weights.weight_gradients, threads, (
-            pieces, len(tasks) if a.packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks, product,
-            *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand, r.units, plan.width,
-            plan.x_gates, plan.h_gates, masks[2], a.time_block, *ends, a.panel, a.packed, a.sums, *gradients[:3],
+            pieces, len(tasks) if a.packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks,
+            multiply.handle(r.dtype), *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand,
+            r.units, plan.width, plan.x_gates, plan.h_gates, masks[2], a.time_block, *ends, a.panel, a.packed, a.sums,
+            *gradients[:3],
         )  # fmt: skip
         return through_time, of_weights
