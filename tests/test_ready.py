@@ -1,5 +1,8 @@
 """Kernel calls made again as they were put together before give the numbers of calls put together anew."""
 
+from collections import Counter
+from itertools import product
+
 import numpy as np
 import pytest
 
@@ -72,6 +75,7 @@ def _life(model, size):
     return found
 
 
+@pytest.mark.skipif(jit.DISABLED, reason="calls are kept for compiled kernels alone")
 @pytest.mark.parametrize("often", [1, 2, 100])
 @pytest.mark.parametrize("size", [SERIAL, PARALLEL], ids=["serial", "parallel"])
 @pytest.mark.parametrize("cell", [SimpleRNN, GRU, LSTM, "bidirectional", "peephole"])
@@ -81,17 +85,24 @@ def test_calls_made_again_give_the_numbers_of_calls_put_together_anew(cell, size
         "bidirectional": lambda units, **options: Bidirectional(GRU(units, **options)),
         "peephole": lambda units, **options: elman.layers.RNN(units, cell="peephole_lstm", **options),
     }.get(cell, cell)
-    fits, hits = Ready.fits, []
+    fits, hits, misses = Ready.fits, Counter(), Counter()
     monkeypatch.setattr(calls, "_OFTEN", often)
 
     def counted(ready, *given):
-        hits.append(fits(ready, *given))
-        return hits[-1]
+        found = fits(ready, *given)
+        (hits if found else misses)[id(ready.parameters), ready.gradients is None] += 1
+        return found
 
     monkeypatch.setattr(Ready, "fits", counted)
-    found = _life(_model(make, size), size)
-    assert sum(hits) > 40
-    assert not all(hits)
+    model = _model(make, size)
+    found = _life(model, size)
+    inner = [part for part in model._parts() if isinstance(part, elman.layers.RNN)]
+    # Weights per unit are spread in NumPy each time; `Bidirectional` cuts its gradients into new arrays.
+    never = {"peephole": [*product(inner, (True, False))], "bidirectional": [*product(inner, (False,))]}.get(cell, [])
+    for part, forward in product([*inner, *model.layers[2:]], (True, False)):
+        if (part, forward) not in never:
+            assert hits[id(part._arguments), forward] >= 5
+    assert misses
     monkeypatch.setattr(Ready, "fits", lambda *given: False)
     expected = _life(_model(make, size), size)
     assert len(found) == len(expected)
@@ -118,6 +129,7 @@ def test_lists_of_parameters_and_gradients_are_known_by_identity(rng):
     assert not any((a == b).any() for a, b in zip(found[0][:4], found[1][:4], strict=True))
 
 
+@pytest.mark.skipif(jit.DISABLED, reason="calls are kept for compiled kernels alone")
 def test_calls_made_often_do_the_same_in_the_same_order(monkeypatch):
     monkeypatch.setattr(calls, "_OFTEN", 3)
 

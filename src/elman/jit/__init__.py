@@ -279,8 +279,8 @@ def on_team(calls: Sequence[tuple[int, Any, tuple[Any, ...]]]) -> Any:
                     before = now = current_threads()
                 keep_apart(threads)
                 if threads != now:
+                    now = threads  # first: an interrupt may come between the two
                     numba.set_num_threads(threads)
-                    now = threads
             result = run(*args)
     finally:
         if now != before:

@@ -64,13 +64,19 @@ class Calls:
         if self._times == 0:
             for entry, threads, args in self._calls:
                 entry(threads, *args)
-            bound = [(threads, *entry.bound(threads, args)) for entry, threads, args in self._calls]
-            self._bound, self._times = bound, 1
+            self._times = 1
+        elif not self._bound:  # all entries are compiled now
+            self._bound = [(threads, *entry.bound(threads, args)) for entry, threads, args in self._calls]
+            self()
         elif self._times == _OFTEN and not DISABLED:
             self._keep()
         else:
             on_team(self._bound)
             self._times += 1
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # A copy must not write to the arrays that this one's memory points to.
+        return Calls, self._calls
 
     def _keep(self) -> None:
         """Make the calls, and from now on those that read their arguments in memory."""

@@ -251,7 +251,7 @@ def address(array: np.ndarray) -> Any:
     """
     if DISABLED:
         return array
-    return _pointer_in(id(array) + _HEAD).value if _DIRECT else array.ctypes.data
+    return _pointer_in(id(array) + _HEAD).value or 0 if _DIRECT else array.ctypes.data
 
 
 def pointer_at(place: Any, like: np.ndarray) -> Any:
