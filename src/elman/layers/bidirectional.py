@@ -13,6 +13,7 @@ from elman.errors import BadType, BadValue
 from elman.layers.base import Layer, Shape, Views, deserialize
 from elman.layers.recurrent import RNN
 from elman.masks import step_mask
+from elman.memory import Buffers
 from elman.parameters import ParameterVector, Spec
 
 _MERGE_MODES = ("concat", "sum", "mul", "ave")
@@ -93,6 +94,7 @@ class Bidirectional(Layer):
             raise BadValue(
                 f"backward_layer: merge_mode={self.merge_mode!r} takes equal units, got {first.units}, {second.units}"
             )
+        self._buffers = Buffers()
         self.backward_layer.key = 1  # other noise than the forward layer's, outside models too
 
     @property
@@ -161,15 +163,17 @@ class Bidirectional(Layer):
             part.mask, part.draw = self.mask, self.draw
         ahead = self.layer.forward(x, training=training)
         back = self.backward_layer.forward(x, training=training)
-        self._outputs = ahead, self._turned(back)
-        return self._merge(*self._outputs)
+        self._outputs = ahead, back = ahead, self._turned(back)
+        width = ahead.shape[-1] + (back.shape[-1] if self.merge_mode == "concat" else 0)
+        # The layer above finds its input where it was the last time, and large arrays need no new pages.
+        return self._merge(ahead, back, self._buffers.take("merged", (*ahead.shape[:-1], width), ahead.dtype))
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Each layer's backpropagation through time, on its share of dy."""
         ahead, back = self._shares(dy)
         dx = self.layer.backward(ahead, input_gradient=input_gradient)
         other = self.backward_layer.backward(self._turned(back), input_gradient=input_gradient)
-        return dx + other if input_gradient else None
+        return np.add(dx, other, out=self._buffers.take("dx", dx.shape, dx.dtype)) if input_gradient else None
 
     def output_mask(self, x: np.ndarray) -> np.ndarray | None:
         """That of the forward layer."""
@@ -179,13 +183,13 @@ class Bidirectional(Layer):
         """What the backward layer gives in processing order, in the order of the forward layer; and back again."""
         return y[:, ::-1] if self.return_sequences else y
 
-    def _merge(self, ahead: np.ndarray, back: np.ndarray) -> np.ndarray:
+    def _merge(self, ahead: np.ndarray, back: np.ndarray, out: np.ndarray | None = None) -> np.ndarray:
         if self.merge_mode == "concat":
-            return np.concatenate([ahead, back], axis=-1)
+            return np.concatenate([ahead, back], axis=-1, out=out)
         if self.merge_mode == "mul":
-            return ahead * back
-        total = ahead + back
-        return total if self.merge_mode == "sum" else total * 0.5
+            return np.multiply(ahead, back, out=out)
+        total = np.add(ahead, back, out=out)
+        return total if self.merge_mode == "sum" else np.multiply(total, 0.5, out=out)
 
     def _shares(self, dy: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Gradients of the two outputs from that of the merged one."""
