@@ -29,7 +29,7 @@ LAUNCH, LAUNCHES, PYTHON = 4e-6, 3, 35e-6  # seconds; forward, backward and weig
 ROWS = {"lstm": (4, 2), "gru": (4, 1), "simple": (1, 1)}  # rows of z, and states, per unit
 VECTOR, FLOAT, SHARD_BYTES = 16, 4, 1 << 18  # lanes; the last: Frame.most_rows
 PANELS, PACKED = 4, 128  # of `elman.tape` and `elman.recurrence`
-SERIAL = 2e6  # FLOP of a forward pass up to which all runs in one thread
+SERIAL, SERIAL_ROW = 2e6, 2e7  # FLOP of a forward pass up to which all runs in one thread; the second for B = 1
 CORES = (1, 2, 8, 32, 128)
 
 
@@ -100,7 +100,7 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
 
 def step_seconds(cell: str, size: Size, cores: int) -> tuple[float, str]:
     """The step, and the two things that take most of it."""
-    cores = cores if product_flops(cell, size).forward > SERIAL else 1
+    cores = cores if product_flops(cell, size).forward > (SERIAL if size.B > 1 else SERIAL_ROW) else 1
     parts = dict.fromkeys(("products", *BANDWIDTH, "gates"), 0.0)
     for phase in phases(cell, size, cores).values():
         took = phase.seconds(cores)

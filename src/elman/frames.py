@@ -16,6 +16,10 @@ from elman.plans import band_rows
 # Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
 # one core does about 2 million.
 _PARALLEL_FLOPS = 2_000_000
+# The same for one band, whose steps are one thread's: the other one sleeps until the weight gradients, and finds all it
+# needs in the first one's cache. Two threads over one: LSTM (1,500,4,24) 1.19, GRU (4,100,8,64) 1.04, (1,500,8,64)
+# 1.03, LSTM (1,500,8,64), 18 million operations, 0.99.
+_ONE_BAND_FLOPS = 20_000_000
 
 
 def located(array: np.ndarray) -> tuple[Any, tuple[int, int, int]]:
@@ -79,7 +83,7 @@ class Frame:
         bands, m = -(-batch // self.band), self.band * plan.padded
         recurrent = owner.units * bool(cell.h)
         flops = 2 * batch * steps * (owner.inputs + recurrent) * owner.units * cell.gates
-        self.parallel = flops > _PARALLEL_FLOPS
+        self.parallel = flops > (_PARALLEL_FLOPS if bands > 1 else _ONE_BAND_FLOPS)
         # Weights that fit the second-level cache are cheap to read again; smaller shards then keep a step's rows in the
         # first-level cache. Larger weights are streamed once per shard and step, so a shard takes all rows of a thread.
         small = plan.packed * dtype.itemsize <= 1 << 18
