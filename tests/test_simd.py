@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from callable_kernels import called
 
+from elman import jit
 from elman.jit import vector_bytes
 from elman.kernels import simd
 from elman.kernels.simd import ROWS, VECTORS, gather, lanes, pile, pointer, tile
@@ -228,3 +229,13 @@ def test_addresses(dtype, rng):
 def test_lanes():
     assert lanes(np.float32) * 4 == lanes(np.float64) * 8 == vector_bytes()
     assert vector_bytes() in (16, 32, 64)
+
+
+@pytest.mark.skipif(jit.DISABLED, reason="an address is the array itself")
+@pytest.mark.parametrize("direct", [True, False])
+def test_addresses_are_those_of_the_first_element(direct, monkeypatch):
+    """Read from the object where NumPy keeps it, or asked for."""
+    monkeypatch.setattr(simd, "_DIRECT", direct)
+    a = np.arange(60.0).reshape(3, 4, 5)
+    for array in (a, a[1:], a[:, ::-1], a[::-1, 1:, 2:], a.T, a[:0], np.float32([1]), np.array(2)):
+        assert simd.address(array) == array.__array_interface__["data"][0]

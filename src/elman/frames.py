@@ -66,12 +66,7 @@ class Scratch:
     packed: np.ndarray
     sums: np.ndarray
     time_block: int
-    inputs: int
     ready: Ready | None = None
-
-    def by_sequence(self, dx: np.ndarray) -> np.ndarray:
-        """dx (T, B, padded) as (B, T, I)."""
-        return dx.transpose(1, 0, 2)[:, :, : self.inputs]
 
 
 class Frame:
@@ -158,4 +153,4 @@ class Frame:
         packs = owner.packs_features(threads)
         packed = take("packed", (threads * panel_rows * features * packs,), dtype)
         sums = take("sums", (plan.sums,), dtype)
-        return Scratch(d, dx, rt, wt, du, panel, packed, sums, time_block, owner.inputs)
+        return Scratch(d, dx, rt, wt, du, panel, packed, sums, time_block)

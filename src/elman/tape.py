@@ -222,7 +222,7 @@ class Tape:
             norms = _NO_NORMS if norms is None else norms
             now, dx = self._backward(d_outputs, d_state, gradients, scratch, norms)
         self._d_initial = scratch.d[:, now]
-        return scratch.by_sequence(dx) if input_gradient else None
+        return dx.transpose(1, 0, 2)[:, :, : r.inputs] if input_gradient else None
 
     def _packing(self, scratch: Scratch, *, input_gradient: bool) -> list[Call]:
         """The calls that transpose the weights the gradients run through."""
@@ -248,9 +248,8 @@ class Tape:
         if self._checkpoints is None:
             if scratch.du.size:
                 scratch.du[...] = 0
-            ends = True, True
             Calls(*self._piece(
-                self.place, self.steps, self.masks, d_outputs, dx, norms, scratch, gradients, ends, fresh=fresh
+                self.place, self.steps, self.masks, d_outputs, dx, norms, scratch, gradients, (True, True), fresh=fresh
             ))()  # fmt: skip
             now = self.steps % 2
         else:
