@@ -166,7 +166,7 @@ def test_calls_made_often_do_the_same_in_the_same_order(monkeypatch):
         for factor, plus in ((2, owner), (3, owner), (-1, owner), (1, 1), (5, owner)):
             expected = expected * factor + plus
         np.testing.assert_array_equal(out, expected)
-    assert made._bound[0][1] is made._bound[-1][1]  # the kernel that reads kept arguments
+    assert made._bound[0][1] is made._bound[-1][1] is calls._repeat._serial  # it reads kept arguments
     assert len(made._bound) == (4 if threads > 1 else 3)
 
 
