@@ -42,6 +42,7 @@ PHASES = {
     "forward": "products",
     "backward": "products back",
     "weight_gradients": "weight gradients",
+    "collect": "weight gradients",
     "value_and_gradient": "loss",
     "step": "optimizer",
 }

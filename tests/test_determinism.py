@@ -13,7 +13,7 @@ from elman import jit
 from elman.cells import CELLS
 from elman.frames import _PARALLEL_FLOPS
 from elman.kernels.simd import ROWS
-from elman.plans import equal_pieces, make_plan, panel_pieces, shared
+from elman.plans import equal_items, equal_pieces, make_plan, shared
 from elman.recurrence import Recurrence
 from elman.testing.cells import Problem
 from elman.testing.exact import Runner
@@ -168,7 +168,7 @@ def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
     mask = (np.arange(200)[:, None] < counts).view(np.uint8)
     for batch in (256, 1280):  # dealt out, and cut
         some = np.repeat(mask, batch // 256, axis=1)
-        pieces = shared(some, 4, 8, 1 / 64)[0]
+        pieces = shared(some, 4, 8, 1 / 64, make_plan(CELLS["lstm"], 9, 49, np.dtype("float32"))).pieces
         assert (pieces.shape[1] == 1) == (batch == 1280)
         steps = np.array([sum(some[:, a:b].sum() for a, b in mine) for mine in pieces])
         assert steps.sum() == some.sum() and steps.max() < 1.2 * steps.min()  # whole tiles of 8
@@ -177,15 +177,26 @@ def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
     assert even.max() > 5 * even.min()
 
 
-@pytest.mark.parametrize("threads", [1, 2, 3, 7])
+@pytest.mark.parametrize("threads", [1, 2, 3, 7, 40])
+@pytest.mark.parametrize("batch", [1, 7, 16, 32, 40, 256])
 @cells
-def test_panels_are_dealt_out_once_each(cell, threads):
+def test_panels_of_all_parts_are_shared_out_once_each(cell, batch, threads):
     key = (CELLS[cell], 9, 49, np.dtype("float32"))
-    tasks, pieces = panel_pieces(key, threads)
-    begins, ends = pieces[:, 0].T
-    assert pieces.shape == (threads, 1, 2) and begins[0] == 0 and ends[-1] == len(tasks)
+    plan, items = make_plan(*key), equal_items(key, batch, threads)
+    begins, ends = items[:, 0].T
+    assert items.shape == (threads, 1, 2)
+    assert begins[0] == 0 and ends[-1] == plan.parts(batch) * len(plan.panels)
     assert (begins[1:] == ends[:-1]).all() and (begins <= ends).all()
-    assert sorted(map(tuple, tasks)) == sorted(map(tuple, make_plan(*key).panels))
+    if batch in (32, 256) and threads == 2:  # each thread has the parts that it wrote itself
+        assert ends[0] * 2 == ends[-1] and plan.parts(batch) % 2 == 0
+
+
+def test_parts_of_a_batch_follow_from_its_size():
+    def parts(batch, units=49):
+        return make_plan(CELLS["lstm"], 9, units, np.dtype("float32")).parts(batch)
+
+    assert [parts(n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 1024)] == [1, 2, 1, 2, 2, 2, 4, 8, 8]
+    assert parts(64, 512) == 1  # 4 MB of sums
 
 
 # ---- the promise: whole trainings, in processes of their own
@@ -319,7 +330,7 @@ def test_packed_inputs_give_the_gradients_of_inputs_in_place(cell, batch, steps,
     found = []
     for packs in (False, True):
         r = Recurrence(kind, inputs, units, np.dtype(dtype), "tanh", "sigmoid")
-        r.packs_features = lambda threads, packs=packs: packs
+        r.packs_features = lambda batch, threads, packs=packs: packs
         with elman.num_threads(1):
             tape = r.forward(x, parameters, None, training=True, sequences=True)
             found.append([g.copy() for g in tape.backward(d).parameters])

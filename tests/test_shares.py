@@ -21,6 +21,17 @@ def masks(steps, batch):
 
 
 IDLE = 1 / 16
+COST = np.array([3.0, 1, 1, 2, 5])
+
+
+def check_items(items, parts):
+    """All panels of all parts in a row, once each; nobody's work is off by more than one of them, on either side."""
+    begins, ends = items[:, 0].T
+    assert begins[0] == 0 and ends[-1] == parts.size * COST.size
+    assert (begins[1:] == ends[:-1]).all() and (begins <= ends).all()
+    work = np.outer(parts, COST).ravel()
+    shares = np.array([work[a:b].sum() for a, b in zip(begins, ends, strict=True)])
+    assert (np.abs(shares - work.sum() / len(shares)) <= work.max()).all()
 
 
 def run(mask, block, band, threads, dealt=False, idle=IDLE):
@@ -28,7 +39,11 @@ def run(mask, block, band, threads, dealt=False, idle=IDLE):
     pieces = np.zeros((threads, bands if dealt else 1, 2), np.int64)
     gaps, read = np.full((2, len(mask), bands), 7, np.uint8)
     work = np.full(mask.shape[1], 7.0)
-    share(1, mask.view(np.uint8), block, band, idle, pieces, gaps, read, work, np.full(threads, 7.0))
+    load, parts, items = np.full(threads, 7.0), np.full(min(bands, 2), 7.0), np.full((threads, 1, 2), 7)
+    share(1, mask.view(np.uint8), block, band, idle, pieces, gaps, read, work, load, parts, COST, items)
+    half = bands // 2 if bands > 1 else bands
+    np.testing.assert_array_equal(parts, [read[:, :half].sum(dtype=int), read[:, half:].sum(dtype=int)][: parts.size])
+    check_items(items, parts)
     np.testing.assert_allclose(work, np.where(mask, 1, idle).sum(axis=0), rtol=1e-12)
     return pieces, gaps, read
 

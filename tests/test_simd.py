@@ -7,7 +7,7 @@ from callable_kernels import called
 from elman import jit
 from elman.jit import vector_bytes
 from elman.kernels import simd
-from elman.kernels.simd import ROWS, VECTORS, gather, lanes, pile, pointer, tile
+from elman.kernels.simd import ROWS, VECTORS, gather, lanes, merge, pile, pointer, tile
 
 DTYPES = [np.float32, np.float64]
 VARIANTS = [(ROWS, 2), (4, 2), (ROWS, 1), (4, 1), (1, 8), (1, 4), (1, 2), (1, 1)]
@@ -209,6 +209,26 @@ def test_pile_copies(dtype, count, stride, rng):
         expected = np.full(20 * ROWS, GUARD, dtype)
         for k in range(count):
             expected[3 + k * ROWS :][:ROWS] = source[200 + k * stride :][:ROWS]
+        np.testing.assert_array_equal(target, expected)
+
+
+@called
+def run_merge(source, so, stride, count, parts, apart, target, to, line):
+    merge(pointer(source), so, stride, count, parts, apart, pointer(target), to, line)
+
+
+@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize(("count", "parts"), [(0, 2), (1, 1), (5, 1), (3, 2), (4, 7)])
+def test_merge_adds_up_parts_one_after_another(dtype, count, parts, rng):
+    width, so, stride, apart, to, line = lanes(dtype), 3, 40, 300, 5, 37
+    source = rng.standard_normal(3000).astype(dtype)
+    expected = np.full(400, GUARD, dtype)
+    for r in range(count):
+        pieces = [source[so + r * stride + p * apart :][:width] for p in range(parts)]
+        expected[to + r * line :][:width] = sum(pieces[1:], pieces[0])
+    for function in (run_merge, merge):
+        target = np.full(400, GUARD, dtype)
+        function(source, so, stride, count, parts, apart, target, to, line)
         np.testing.assert_array_equal(target, expected)
 
 

@@ -150,7 +150,7 @@ class Frame:
         panel_rows = min(steps, time_block) * self.band
         panel = take("panel", (threads * panel_rows * VECTORS * plan.width,), dtype)
         features = sum(-(-n // ROWS) * ROWS for n in (owner.inputs, recurrent, recurrent * (cell.late is not None)))
-        packs = owner.packs_features(threads)
+        packs = owner.packs_features(batch, threads)
         packed = take("packed", (threads * panel_rows * features * packs,), dtype)
-        sums = take("sums", (plan.sums,), dtype)
+        sums = take("sums", (plan.parts(batch), plan.sums), dtype)
         return Scratch(d, dx, rt, wt, du, panel, packed, sums, time_block)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from elman.cells import Cell
-from elman.kernels.shares import share
+from elman.kernels.shares import cut_items, share
 from elman.kernels.simd import ROWS, VECTORS, lanes
 
 # Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is off by 2 % at most.
 _DEALT_BANDS = 32
+# The weight gradients of a batch are summed in up to so many parts, which have up to so many sums together (1 MB).
+_MOST_PARTS, _MOST_SUMS = 8, 1 << 18
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,17 @@ class Plan:
     x_rows: tuple[int, int]
     h_rows: tuple[int, int]
     operand: int
+    cost: np.ndarray
+    """What the weight gradients of each panel take, in no unit."""
+
+    def parts(self, batch: int) -> int:
+        """Parts of a batch whose weight gradients are summed apart.
+
+        A function of sizes, not of the number of steps, so that more of them that no sequence uses change no bit.
+        """
+        bands = -(-batch // band_rows(batch))
+        most = min(bands, max(2, bands // 2), _MOST_PARTS, max(1, _MOST_SUMS // self.sums))
+        return 1 << (most.bit_length() - 1)
 
 
 @lru_cache(maxsize=256)
@@ -68,6 +82,7 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
         x_rows=(min(cell.x), len(cell.x)),
         h_rows=(min(cell.h, default=0), len(cell.h) - late),
         operand=-1 if cell.operand is None else cell.operand,
+        cost=np.array([(kx + kh + 4.0) * count for _, count, kx, kh, *_ in panels]),
     )
 
 
@@ -88,8 +103,32 @@ def equal_pieces(batch: int, threads: int) -> np.ndarray:
     return np.stack([begins, np.minimum(begins + rows, batch)], axis=1)[:, None].astype(np.int64)
 
 
-def shared(mask: np.ndarray, threads: int, time_block: int, idle: float) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Pieces of the batch for threads by a mask (T, B), where it has gaps, and what is read; see `share`.
+@lru_cache(maxsize=256)
+def equal_items(plan_key: tuple[Any, ...], batch: int, threads: int) -> np.ndarray:
+    """Items of the weight gradients (threads, 1, 2), all panels of each part of the batch, of as much work for each."""
+    plan, band = make_plan(*plan_key), band_rows(batch)
+    bands, parts = -(-batch // band), plan.parts(batch)
+    bounds = np.minimum(np.arange(parts + 1) * bands // parts * band, batch)
+    items = np.empty((threads, 1, 2), np.int64)
+    cut_items(np.diff(bounds).astype(float), plan.cost, items)
+    return items
+
+
+class Shares(NamedTuple):
+    """How a masked batch is shared out to threads; see `elman.kernels.shares.share`."""
+
+    pieces: np.ndarray
+    """(threads, pieces, 2) of the batch."""
+    items: np.ndarray
+    """(threads, 1, 2) of the weight gradients."""
+    gaps: np.ndarray
+    """(T, bands): where a band has gaps."""
+    read: np.ndarray
+    """(T, bands): how many sequences of a band the weight gradients read."""
+
+
+def shared(mask: np.ndarray, threads: int, time_block: int, idle: float, plan: Plan) -> Shares:
+    """What a mask (T, B) makes of the batch.
 
     Few bands are dealt out: of 4, ordered by length, two threads would get 42 and 58 % by one cut.
     """
@@ -97,22 +136,17 @@ def shared(mask: np.ndarray, threads: int, time_block: int, idle: float) -> tupl
     band = band_rows(batch)
     bands = -(-batch // band)
     pieces = np.zeros((threads, bands if threads > 1 and bands <= _DEALT_BANDS * threads else 1, 2), np.int64)
+    items = np.empty((threads, 1, 2), np.int64)
     gaps, read = np.empty((2, steps, bands), np.uint8)
-    share(1, mask, time_block, band, idle, pieces, gaps, read, np.empty(batch), np.empty(threads))
-    return pieces, gaps, read
+    share(
+        1, mask, time_block, band, idle, pieces, gaps, read, np.empty(batch), np.empty(threads),
+        np.empty(plan.parts(batch)), plan.cost, items,
+    )  # fmt: skip
+    return Shares(pieces, items, gaps, read)
 
 
 @lru_cache(maxsize=256)
-def panel_pieces(plan_key: tuple[int, ...], threads: int) -> tuple[np.ndarray, np.ndarray]:
-    """Panels in an order, and pieces of it (threads, 1, 2), that give every thread the same work (longest first)."""
-    panels = make_plan(*plan_key).panels
-    cost = (panels[:, 2] + panels[:, 3] + 4) * panels[:, 1]
-    load = [0] * threads
-    mine: list[list[int]] = [[] for _ in range(threads)]
-    for i in np.argsort(-cost, kind="stable"):
-        t = load.index(min(load))
-        load[t] += int(cost[i])
-        mine[t].append(int(i))
-    order = [i for part in mine for i in part]
-    bounds = np.cumsum([0, *map(len, mine)])
-    return panels[order], np.stack([bounds[:-1], bounds[1:]], axis=1)[:, None].astype(np.int64)
+def equal_panels(panels: int, threads: int) -> np.ndarray:
+    """As many panels for each thread, as pieces (threads, 1, 2)."""
+    bounds = np.arange(threads + 1) * panels // threads
+    return np.stack([bounds[:-1], bounds[1:]], axis=1)[:, None].astype(np.int64)

@@ -15,14 +15,14 @@ from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import pack, product
 from elman.memory import Buffers
-from elman.plans import band_rows, make_plan, panel_pieces
+from elman.plans import band_rows, make_plan
 from elman.tape import Tape
 from elman.threads import usable_threads
 
 # Rows of the weights (I + H) up to which 256 rows (t, b) of x and h stay in the second-level cache; above it 128 do.
 _BLOCKED_ROWS = 384
-# Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels of a
-# thread; otherwise a few panels at a time share a block that is read where it lies.
+# Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels that
+# a thread has of a part of the batch; otherwise a few panels at a time share a block that is read where it lies.
 _PACKED_UNITS, _PACKED_PANELS = 128, 4
 
 _MOST_FRAMES = 8
@@ -51,7 +51,6 @@ class Recurrence:
         self._functions = cell.compiled(activation, recurrent_activation)
         self._frames: dict[tuple[Any, ...], Frame] = {}
         self._handles: dict[bool, tuple[Any, ...]] = {}
-        self._tasks: dict[int, tuple[np.ndarray, np.ndarray]] = {}
         self._none = np.empty((0, 0, units), self.dtype)
 
     def handles(self, batch: int, *, backward: bool) -> tuple[Any, ...]:
@@ -69,16 +68,10 @@ class Recurrence:
         rows = weights.STEP_ROWS if self.inputs + self.units <= _BLOCKED_ROWS else weights.STEP_ROWS // 2
         return max(1, rows // band_rows(batch))
 
-    def packs_features(self, threads: int) -> bool:
+    def packs_features(self, batch: int, threads: int) -> bool:
         """Whether x and h are packed for the weight gradients; a matter of speed alone."""
-        return self.plan.padded >= _PACKED_UNITS and len(self.plan.panels) >= _PACKED_PANELS * threads
-
-    def tasks(self, threads: int) -> tuple[np.ndarray, np.ndarray]:
-        """The panels of the weight gradients, shared out to threads."""
-        found = self._tasks.get(threads)
-        if found is None:
-            found = self._tasks[threads] = panel_pieces(self.key, threads)
-        return found
+        panels = len(self.plan.panels)
+        return self.plan.padded >= _PACKED_UNITS and min(1, self.plan.parts(batch) / threads) * panels >= _PACKED_PANELS
 
     def segment(self, batch: int, steps: int, checkpoint: int | str | None) -> int:
         """Steps between two stored states: `checkpoint` or sqrt(T), in whole blocks of the weight gradients; at most T.

@@ -13,10 +13,12 @@ from elman.frames import Frame, Ready, Scratch, located
 from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
 from elman.kernels.matmul import multiply, pack_transposed
-from elman.plans import equal_pieces, shared
+from elman.plans import equal_items, equal_panels, equal_pieces, shared
 
 # Panels whose weight gradients are summed together where x and h are read where they lie.
 _CHUNK = 4
+# So many sums of weight gradients are added up and handed over in one thread.
+_COLLECTED_ALONE = 1 << 18
 
 _NO_MASK: tuple[np.ndarray, ...] = (np.empty((0, 0), np.uint8),) * 3
 _NO_NORMS = np.empty((0, 0))
@@ -67,9 +69,10 @@ class Tape:
         self._used = False
         if mask is None:
             self.masks, self.pieces = _NO_MASK, equal_pieces(len(x), threads)
+            self._items: np.ndarray | None = None
         else:
-            self.pieces, *tables = shared(mask, threads, recurrence.time_block(len(x)), recurrence.idle)
-            self.masks = mask, *tables
+            shares = shared(mask, threads, recurrence.time_block(len(x)), recurrence.idle, recurrence.plan)
+            self.masks, self.pieces, self._items = (mask, shares.gaps, shares.read), shares.pieces, shares.items
 
     # ---- segments
 
@@ -293,10 +296,11 @@ class Tape:
 
     def _piece(
         self, place: tuple[Any, ...], steps: int, masks: Sequence[np.ndarray], dy: np.ndarray | None, dx: np.ndarray,
-        norms: np.ndarray, scratch: Scratch, gradients: Sequence[np.ndarray], ends: tuple[bool, bool], *, fresh: bool,
-    ) -> tuple[Call, Call]:  # fmt: skip
+        norms: np.ndarray, scratch: Scratch, gradients: Sequence[np.ndarray], which: tuple[bool, bool], *, fresh: bool,
+    ) -> list[Call]:  # fmt: skip
         """The calls of the backward pass over the first `steps` of memory.
 
+        `which` says whether it is the first segment of those of a backward pass, and whether it is the last one.
         Slot ``steps % 2`` of d then holds the gradient of the state before.
         """
         r, frame, threads, a = self._recurrence, self._frame, self.threads, scratch
@@ -310,12 +314,19 @@ class Tape:
             frame.s, *outputs, output_steps, steps, a.rt, a.wt, plan.x_rows, plan.h_rows, plan.operand, r.units,
             plan.width, *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, a.d, a.du, dx, norms,
         )  # fmt: skip
-        tasks, pieces = r.tasks(threads)
         hidden = r.cell.states if frame.drop.size else 0
+        begins, ends = which
+        items = equal_items(r.key, frame.batch, threads) if self._items is None else self._items
         of_weights = weights.weight_gradients, threads, (
-            pieces, len(tasks) if a.packed.size else _CHUNK, weights.shard.handle(r.dtype), tasks,
+            items, weights.shard.handle(r.dtype), len(plan.panels) if a.packed.size else _CHUNK, plan.panels,
             multiply.handle(r.dtype), *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand,
-            r.units, plan.width, plan.x_gates, plan.h_gates, masks[2], a.time_block, *ends, a.panel, a.packed, a.sums,
-            *gradients[:3],
+            plan.width, masks[2], a.time_block, begins, a.panel, a.packed, a.sums,
         )  # fmt: skip
-        return through_time, of_weights
+        if not ends:
+            return [through_time, of_weights]
+        collectors = threads if a.sums.size > _COLLECTED_ALONE else 1
+        handed_over = weights.collect, collectors, (
+            equal_panels(len(plan.panels), collectors), weights.collect_shard.handle(r.dtype), plan.panels, plan.width,
+            plan.padded, r.units, plan.x_gates, plan.h_gates, a.sums, *gradients[:3],
+        )  # fmt: skip
+        return [through_time, of_weights, handed_over]

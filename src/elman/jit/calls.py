@@ -82,17 +82,18 @@ class Calls:
         """Make the calls, and from now on those that read their arguments in memory."""
         compile_repetition()
         first, later = [], []
-        for (threads, spreads), group in groupby(self._calls, key=lambda call: (call[1], call[0].spreads)):
+        for spreads, group in groupby(self._calls, key=lambda call: call[0].spreads):
             calls = list(group)
             places = [0] * len(calls)
             if spreads:
                 memory = np.empty((len(calls), KEPT), np.int64)
                 self._memory.append(memory)
                 places = [row.ctypes.data for row in memory]
-                later.append((threads, *_repeat.bound(1, (np.array(places),))))
+                # Each has its own team, or none; one that has fewer threads has as few pieces.
+                later.append((max(threads for _, threads, _ in calls), *_repeat.bound(1, (np.array(places),))))
             else:
-                later += [(threads, *entry.bound(threads, args)) for entry, _, args in calls]
-            for (entry, _, args), place in zip(calls, places, strict=True):
+                later += [(threads, *entry.bound(threads, args)) for entry, threads, args in calls]
+            for (entry, threads, args), place in zip(calls, places, strict=True):
                 first.append((threads, *entry.bound(threads, args, place)))
         on_team(first)
         self._bound, self._times = later, _OFTEN + 1

@@ -81,8 +81,29 @@ def _cut(work, band, pieces):
     pieces[cut - 1, 0, 0], pieces[cut - 1, 0, 1] = begin, batch
 
 
+def cut_items(work: np.ndarray, cost: np.ndarray, items: np.ndarray) -> None:
+    """Cut a list, for each part of `work` once all panels of a `cost`, into `items` (threads, 1, 2) of as much work."""
+    threads, panels = items.shape[0], cost.size
+    number = work.size * panels
+    total, done, cut, begin = 0.0, 0.0, 1, 0
+    for i in range(number):
+        total += work[i // panels] * cost[i % panels]
+    for i in range(number):
+        one = work[i // panels] * cost[i % panels]
+        while cut < threads and done + one / 2 >= total * cut / threads:
+            items[cut - 1, 0, 0], items[cut - 1, 0, 1] = begin, i
+            begin, cut = i, cut + 1
+        done += one
+    while cut <= threads:
+        items[cut - 1, 0, 0], items[cut - 1, 0, 1] = begin, number
+        begin, cut = number, cut + 1
+
+
+_cut_items = helper(cut_items)
+
+
 @Entry
-def share(mask, time_block, band, idle, pieces, gaps, read, work, load):
+def share(mask, time_block, band, idle, pieces, gaps, read, work, load, parts, cost, items):
     """From a mask (T, B): `pieces` of the batch for threads, with as much work each; `gaps`, `read` (T, bands).
 
     ``pieces[i, p]`` (threads, pieces, 2) is (begin, end) of the sequences that thread i takes p-th; it enters as zeros,
@@ -91,7 +112,8 @@ def share(mask, time_block, band, idle, pieces, gaps, read, work, load):
     ``gaps[t, k]`` is 1 where a sequence of band k, `band` sequences, does not use step t; ``read[t, k]`` is how many of
     them there are up to the last one that uses step t or a later one in its block of `time_block` steps, in fours.
     `work` (B,) gets what every sequence takes: 1 for each step that it uses, `idle` for each other one. `load`
-    (threads,) is scratch.
+    (threads,) is scratch. `items` are those of `cut_items` for the weight gradients of panels of such a `cost`; `parts`
+    (parts of the batch,) gets what these read.
     """
     steps, batch = mask.shape
     _look_at_bands(mask, time_block, band, gaps, read)
@@ -104,3 +126,10 @@ def share(mask, time_block, band, idle, pieces, gaps, read, work, load):
         _deal(work, band, pieces, load)
     else:
         _cut(work, band, pieces)
+    bands = read.shape[1]
+    for p in range(parts.size):
+        parts[p] = 0
+        for t in range(steps):
+            for k in range(p * bands // parts.size, (p + 1) * bands // parts.size):
+                parts[p] += read[t, k]
+    _cut_items(parts, cost, items)

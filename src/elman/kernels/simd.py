@@ -364,3 +364,48 @@ def _pile(typingctx, source, so, stride, count, target, to):
 @inlined(pile)
 def _pile_compiled(source, so, stride, count, target, to):
     return lambda source, so, stride, count, target, to: _pile(source, so, stride, count, target, to)
+
+
+def merge(source, so, stride, count, parts, apart, target, to, line):
+    """Add up ``parts`` matrices of ``count`` rows of one vector, ``apart`` from each other, to rows of the target.
+
+    Row ``r`` of part ``p`` is at ``so + r * stride + p * apart``, the sum goes to ``to + r * line``. As a loop over
+    elements, a vector each, it took 3 ns per element.
+    """
+    width = lanes(target.dtype)
+    sums = _at(source, so, (count, width), (stride, 1)).copy()
+    for p in range(1, parts):
+        sums += _at(source, so + p * apart, (count, width), (stride, 1))
+    _at(target, to, (count, width), (line, 1))[...] = sums
+
+
+@intrinsic
+def _merge(typingctx, source, so, stride, count, parts, apart, target, to, line):
+    i, width = types.int64, lanes(np.dtype(str(target.dtype)))
+
+    def codegen(context, builder, sig, v):
+        emit = _Emitter(builder, context.get_value_type(target.dtype), width)
+        source, so, stride, count, parts, apart, target_, to, line = v
+        others = builder.sub(parts, ir.Constant(parts.type, 1))
+
+        def row(r: Any, state: list) -> list:
+            def another(p: Any, inner: list) -> list:
+                place = emit.element(inner[0], apart)
+                return [place, builder.fadd(inner[1], emit.load(place))]
+
+            _, total = emit.loop(others, [state[0], emit.load(state[0])], another)
+            emit.store(total, state[1])
+            return [emit.element(state[0], stride), emit.element(state[1], line)]
+
+        emit.loop(count, [emit.element(source, so), emit.element(target_, to)], row)
+        return context.get_dummy_value()
+
+    return types.void(source, i, i, i, i, i, target, i, i), codegen
+
+
+@inlined(merge)
+def _merge_compiled(source, so, stride, count, parts, apart, target, to, line):
+    def run(source, so, stride, count, parts, apart, target, to, line):
+        _merge(source, so, stride, count, parts, apart, target, to, line)
+
+    return run

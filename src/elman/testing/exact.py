@@ -24,7 +24,7 @@ class Runner:
         # Short blocks of the weight gradients, so that a few steps make several blocks, and segments of checkpoints.
         self.recurrence.time_block = lambda batch: 2
         self.pack = False  # what the weight gradients read, as large layers do
-        self.recurrence.packs_features = lambda threads: self.pack
+        self.recurrence.packs_features = lambda batch, threads: self.pack
         self.x, self.parameters, self.state = problem.split(dtype)
         self.d_outputs = problem.d_outputs.astype(dtype)
         self.d_state = [d.astype(dtype) for d in problem.d_state]
