@@ -14,8 +14,12 @@ import argparse
 from math import ceil
 from typing import NamedTuple
 
+import numpy as np
 from benchmarks import PEER_GATES, SIZES, Size, product_flops, step_flops
 from peers import aligned
+
+from elman.cells import CELLS
+from elman.plans import make_plan
 
 # One core of an AMD EPYC (Zen 4, AVX-512, 3.6 GHz); bandwidths and gates measured there in one thread.
 PEAK = 117e9  # FLOP/s of float32 multiply-adds
@@ -24,12 +28,12 @@ GROUP = 8
 BANDWIDTH = {"L2": 110e9, "L3": 90e9, "memory": 30e9}  # bytes/s of one core from there
 MEMORY = 45e9  # bytes/s that the cores of one third level get from memory together; an assumption
 TILE = {8: 0.96, 4: 0.87, 1: 0.7}  # share of PEAK that tiles of so many rows reach from the first-level cache
-GATES_NS = {"lstm": (1.7, 0.75), "gru": (1.2, 0.3), "simple": (0.36, 0.15)}  # per unit and step; 0.34 per exp or tanh
+GATES_NS = {"lstm": (1.4, 0.75), "gru": (0.87, 0.35), "simple": (0.25, 0.1)}  # per unit and step; 0.28 per exp or tanh
 LAUNCH, LAUNCHES, PYTHON = 4e-6, 3, 35e-6  # seconds; forward, backward and weight gradients launch threads
 ROWS = {"lstm": (4, 2), "gru": (4, 1), "simple": (1, 1)}  # rows of z, and states, per unit
 VECTOR, FLOAT, SHARD_BYTES = 16, 4, 1 << 18  # lanes; the last: Frame.most_rows
 PANELS, PACKED = 4, 128  # of `elman.tape` and `elman.recurrence`
-SERIAL, SERIAL_ROW = 2e6, 2e7  # FLOP of a forward pass up to which all runs in one thread; the second for B = 1
+SERIAL, SERIAL_ROW, GATE = 2e6, 2.5e7, 40  # FLOP up to which all runs in one thread, the second for B = 1; per gate
 CORES = (1, 2, 8, 32, 128)
 
 
@@ -79,28 +83,31 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
     forward += [(2 * part * z, step + w), (part * s, step + w)]  # gates: z from the product and back, last states
     backward = [*through(r, g * h, hp), (2 * part * z, home), (part * s, home)]
     backward += [(part * (z + s), step + r), (4 * part * s, step + r)]  # z into the product, s[t + 1], d
-    count = ceil(g * hp / 2 / VECTOR)
-    mine = ceil(count / cores)
-    k, sums = 256 if i + h <= 384 else 128, (i + h) * panel  # k rows (t, b) in a block
-    chunk = mine if hp >= PACKED and mine >= 6 else min(PANELS, mine)  # panels that share what is fetched of x and h
-    runs, block = mine * ceil(b * t / k), k * (i + h) * FLOAT
-    near, inputs = min(cores, GROUP), b * t * (i + h) * FLOAT * ceil(mine / chunk)
-    weight = [(b * t * panel * mine, home), (inputs / near, home), (inputs * (1 - 1 / near), L2 + 1)]  # z; x and h
+    plan = make_plan(CELLS[cell], i, h, np.dtype("float32"))
+    count, parts = ceil(g * hp / 2 / VECTOR), plan.parts(b)
+    mine, bt = ceil(count * parts / cores), b * t / parts  # items: panels of a part; rows (t, b) of a part
+    k, sums, together = 256 if i + h <= 384 else 128, (i + h) * panel, min(count, mine)  # k rows in a block
+    # Panels that share what is fetched of x and h.
+    chunk = together if hp >= PACKED and together >= PANELS else min(PANELS, together)
+    runs, block = mine * ceil(bt / k), k * (i + h) * FLOAT
+    near, inputs = min(cores, GROUP) if cores > parts else 1, bt * (i + h) * FLOAT * ceil(mine / chunk)
+    weight = [(bt * panel * mine, home), (inputs / near, home), (inputs * (1 - 1 / near), L2 + 1)]  # z; x and h
     weight += [(n, chunk * (sums + k * panel) + block) for n in (block * runs * (1 - 1 / chunk), 2 * sums * runs)]
     weight += [(k * panel * runs * ceil((i + h) / 8), k * panel + 8 * k * FLOAT)]  # the panel, per tile
     tile, unit = TILE[band] * PEAK, t * b * hp * part * 1e-9
     return {
         "forward": Phase(flops.forward * part / tile, GATES_NS[cell][0] * unit, traffic(forward, groups)),
         "recursion": Phase(flops.recursion * part / tile, GATES_NS[cell][1] * unit, traffic(backward, groups)),
-        "weights": Phase(flops.weight_gradients * mine / count / TILE[8] / PEAK, 0.0, traffic(weight, groups)),
-        # Adam reads p, g, m, v and writes three; packing reads and writes both matrices.
-        "rest": Phase(0.0, 0.0, traffic([((10 * w + 2 * (w + r)) / cores, home)], groups)),
+        "weights": Phase(flops.weight_gradients * mine / count / parts / TILE[8] / PEAK, 0.0, traffic(weight, groups)),
+        # Adam reads p, g, m, v and writes three; packing reads and writes both matrices; parts are added up.
+        "rest": Phase(0.0, 0.0, traffic([((10 * w + 2 * (w + r)) / cores, home), ((parts - 1) * w, home)], groups)),
     }
 
 
 def step_seconds(cell: str, size: Size, cores: int) -> tuple[float, str]:
     """The step, and the two things that take most of it."""
-    cores = cores if product_flops(cell, size).forward > (SERIAL if size.B > 1 else SERIAL_ROW) else 1
+    work = product_flops(cell, size).forward + GATE * size.B * size.T * size.H * PEER_GATES[cell]
+    cores = cores if work > (SERIAL if size.B > 1 else SERIAL_ROW) else 1
     parts = dict.fromkeys(("products", *BANDWIDTH, "gates"), 0.0)
     for phase in phases(cell, size, cores).values():
         took = phase.seconds(cores)

@@ -14,12 +14,16 @@ from elman.kernels.simd import ROWS, VECTORS, address
 from elman.plans import band_rows
 
 # Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
-# one core does about 2 million.
+# one core does about 2 million. Two threads over one, training and prediction: LSTM (32,24,1,16), 3.6 million, 0.85 and
+# 0.75, GRU, 2.7 million, 0.89 and 0.8; LSTM (16,24,1,16), 1.8 million, 0.88 to 1.4; Elman (16,24,8,32), 1.5 million,
+# 1.3.
 _PARALLEL_FLOPS = 2_000_000
 # The same for one band, whose steps are one thread's: the other one sleeps until the weight gradients, and finds all it
 # needs in the first one's cache. Two threads over one: LSTM (1,500,4,24) 1.19, GRU (4,100,8,64) 1.04, (1,500,8,64)
-# 1.03, LSTM (1,500,8,64), 18 million operations, 0.99.
-_ONE_BAND_FLOPS = 20_000_000
+# 1.03, LSTM (1,500,8,64), 24 million operations, 0.99.
+_ONE_BAND_FLOPS = 25_000_000
+# Operations of a product that take as long as a gate does: 0.3 ns.
+_GATE_FLOPS = 40
 
 
 def located(array: np.ndarray) -> tuple[Any, tuple[int, int, int]]:
@@ -77,7 +81,7 @@ class Frame:
         self.batch, self.steps, self.units, self.band = batch, steps, owner.units, band_rows(batch)
         bands, m = -(-batch // self.band), self.band * plan.padded
         recurrent = owner.units * bool(cell.h)
-        flops = 2 * batch * steps * (owner.inputs + recurrent) * owner.units * cell.gates
+        flops = batch * steps * owner.units * cell.gates * (2 * (owner.inputs + recurrent) + _GATE_FLOPS)
         self.parallel = flops > (_PARALLEL_FLOPS if bands > 1 else _ONE_BAND_FLOPS)
         # Weights that fit the second-level cache are cheap to read again; smaller shards then keep a step's rows in the
         # first-level cache. Larger weights are streamed once per shard and step, so a shard takes all rows of a thread.
