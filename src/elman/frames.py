@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from elman import ahead
 from elman.jit import DISABLED
 from elman.jit.calls import Calls
 from elman.kernels.simd import ROWS, VECTORS, address
@@ -78,6 +79,8 @@ class Frame:
 
     def __init__(self, owner: Any, batch: int, steps: int, *, training: bool, sequences: bool, noise: Noise) -> None:
         plan, cell, take, dtype = owner.plan, owner.cell, owner.buffers.take, owner.dtype
+        if training:
+            ahead.start(dtype)
         self.batch, self.steps, self.units, self.band = batch, steps, owner.units, band_rows(batch)
         bands, m = -(-batch // self.band), self.band * plan.padded
         recurrent = owner.units * bool(cell.h)

@@ -20,6 +20,7 @@ from __future__ import annotations
 import contextlib
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -71,6 +72,8 @@ __all__ = [
     "versions",
 ]
 
+# Seconds to wait for what another process compiles: twice what it takes here.
+_PATIENCE = 5.0
 _compile_lock = locks.share(threading.RLock())
 locks.share(global_compiler_lock._lock)  # a compilation of Numba, ours or not, would never end in a forked child
 _dispatchers: list[Any] = []
@@ -155,6 +158,8 @@ class Function:
         self._signature, self._options = signature, {"parallel": PARALLEL} if parallel else {}
         self._handles: dict[Any, Any] = {}
         self._dispatcher: Any = None
+        self.elsewhere: threading.Thread | None = None
+        """Lives as long as another process compiles this function; see `elman.ahead`."""
 
     def handle(self, dtype: np.dtype) -> Any:
         """Address of the compiled function for `dtype`; the Python function itself under ``NUMBA_DISABLE_JIT=1``."""
@@ -164,18 +169,34 @@ class Function:
                 found = self._handles[dtype] = self._run if DISABLED else self._compile(np.dtype(dtype))
         return found
 
+    def missing(self, dtype: np.dtype) -> bool:
+        """Whether it has to be compiled for `dtype` and will then lie on disk."""
+        if DISABLED or dtype in self._handles:
+            return False
+        with _compile_lock:
+            cache = self._made()._cache
+            return isinstance(cache, Cache) and not cache.holds(types.void(*self._signature(dtype)), self._dispatcher)
+
     def _run(self, *args: Any) -> None:
         self.python(*args)
 
-    def _compile(self, dtype: np.dtype) -> int:
+    def _made(self) -> Any:
         if self._dispatcher is None:
             self._dispatcher = _cached(self.python, {**STRICT, **INNER, **self._options})
-        args = self._signature(dtype)
+        return self._dispatcher
+
+    def _compile(self, dtype: np.dtype) -> int:
+        dispatcher, args = self._made(), self._signature(dtype)
         if self._options:
             current_threads()  # numba would start its threads with settings of its own
         with _announced():
-            self._dispatcher.compile(types.void(*args))
-        compiled = self._dispatcher.overloads[args]
+            until = time.monotonic() + _PATIENCE
+            while self.elsewhere is not None and self.elsewhere.is_alive() and self.missing(dtype):
+                if time.monotonic() > until:  # that process has no core, or none of the time
+                    break
+                time.sleep(0.005)
+            dispatcher.compile(types.void(*args))
+        compiled = dispatcher.overloads[args]
         return compiled.library.get_pointer_to_function(compiled.fndesc.llvm_func_name)
 
 

@@ -89,20 +89,21 @@ class _Files:
     def __init__(self, place: Path, function: str) -> None:
         self._place, self._function = place, function
 
-    def _path(self, key: Any) -> Path:
+    def path(self, key: Any) -> Path:
+        """Where the kernel of a key lies."""
         name = hashlib.sha256(f"{self._function} {key!r}".encode()).hexdigest()[:32]
         return self._place / f"{name}.nbc"
 
     def load(self, key: Any) -> Any:
         """What `save` was given for `key`; None if there is no such file, or a damaged one."""
-        path = self._path(key)
+        path = self.path(key)
         content = path.read_bytes()
         digest, data = content[:32], content[32:]
         return pickle.loads(data) if digest == _digest(path, data) else None
 
     def save(self, key: Any, kernel: Any) -> None:
         """Write a file under another name, then rename it."""
-        path, data = self._path(key), dumps(kernel)
+        path, data = self.path(key), dumps(kernel)
         temporary = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
         try:
             temporary.write_bytes(_digest(path, data) + data)
@@ -128,6 +129,10 @@ class Cache(FunctionCache):
         super().__init__(python)
         # Two variants of one source must not meet.
         self._cache_file = _Files(Path(self._cache_path), f"{python.__module__}-{self._impl.filename_base}-{variant}")
+
+    def holds(self, sig: Any, dispatcher: Any) -> bool:
+        """Whether there is a file for a signature, whole or damaged."""
+        return self._cache_file.path(self._index_key(sig, dispatcher.targetctx.codegen())).exists()
 
     # What a missing file, or a broken pickle, raises is any exception at all.
 
