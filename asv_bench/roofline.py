@@ -88,7 +88,7 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
     mine, bt = ceil(count * parts / cores), b * t / parts  # items: panels of a part; rows (t, b) of a part
     k, sums, together = 256 if i + h <= 384 else 128, (i + h) * panel, min(count, mine)  # k rows in a block
     # Panels that share what is fetched of x and h.
-    chunk = together if hp >= PACKED and together >= PANELS else min(PANELS, together)
+    chunk = together if hp >= PACKED and together >= 6 else min(PANELS, together)
     runs, block = mine * ceil(bt / k), k * (i + h) * FLOAT
     near, inputs = min(cores, GROUP) if cores > parts else 1, bt * (i + h) * FLOAT * ceil(mine / chunk)
     weight = [(bt * panel * mine, home), (inputs / near, home), (inputs * (1 - 1 / near), L2 + 1)]  # z; x and h

@@ -9,9 +9,9 @@ from hypothesis import strategies as st
 from elman.cells import CELLS
 from elman.cells.dense import DENSE
 from elman.jit import invoke
-from elman.kernels.matmul import multiply, multiply_row, pack, pack_transposed
+from elman.kernels.matmul import multiply, multiply_row, pack, pack_shard, pack_transposed, transposed_shard
 from elman.kernels.simd import ROWS, VECTORS, lanes, pointer
-from elman.plans import make_plan
+from elman.plans import equal_panels, make_plan
 
 DTYPES = [np.float32, np.float64]
 GUARD = 777.5
@@ -186,8 +186,8 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
         for shards in (1, 2, 3, 7):
             target, found = np.full(plan.packed, np.nan, dtype), np.full_like(sums, GUARD)
             pack(
-                threads, shards, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, found, units, width,
-                target,
+                threads, equal_panels(len(plan.panels), shards), pack_shard.handle(np.dtype(dtype)), plan.panels,
+                kernel, recurrent, plan.x_gates, plan.h_gates, bias, found, units, width, target,
             )  # fmt: skip
             np.testing.assert_array_equal(target, expected)
             # A row without a product, such as an operand, is nobody's.
@@ -208,5 +208,6 @@ def test_packing_transposed(dtype, rows, units, gates, thread_counts, rng):
     for threads in thread_counts:
         for shards in (1, 2, 5):
             target = np.full(expected.size, np.nan, dtype)
-            pack_transposed(threads, shards, matrix, gates, units, width, target)
+            pieces, shard = equal_panels(-(-vectors // VECTORS), shards), transposed_shard.handle(np.dtype(dtype))
+            pack_transposed(threads, pieces, shard, matrix, gates, units, width, target)
             np.testing.assert_array_equal(target, expected)

@@ -10,7 +10,7 @@ import numpy as np
 from elman.jit import DISABLED
 from elman.kernels import stream
 from elman.kernels.elementwise import activation_functions, softmax_function
-from elman.kernels.matmul import pack, product
+from elman.kernels.matmul import pack, pack_shard, product
 from elman.kernels.normalization import forward_function
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.simd import address, lanes
@@ -32,6 +32,7 @@ from elman.layers import (
     TimeDistributed,
 )
 from elman.memory import aligned
+from elman.plans import equal_panels
 from elman.recurrence import Recurrence
 
 # Weights times sequences from which on a step lets other threads of Python run: it then takes some 20 us, and to take
@@ -199,7 +200,8 @@ class Packed:
             sums = self._arena[bias : bias + cell.rows * plan.padded].reshape(cell.rows, plan.padded)
             # The panels of the whole library, as the product takes them.
             pack(
-                1, 1, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, biases, sums, units, plan.width,
+                1, equal_panels(len(plan.panels), 1), pack_shard.handle(recurrence.dtype), plan.panels, kernel,
+                recurrent, plan.x_gates, plan.h_gates, biases, sums, units, plan.width,
                 self._arena[weights : weights + plan.packed],
             )  # fmt: skip
             spread = self._arena[per_unit : per_unit + len(cell.unit_weights) * n]

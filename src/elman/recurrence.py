@@ -13,9 +13,9 @@ from elman.errors import BadValue
 from elman.frames import Frame, Noise, Ready, located
 from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import pack, product
+from elman.kernels.matmul import pack, pack_shard, product
 from elman.memory import Buffers
-from elman.plans import band_rows, make_plan
+from elman.plans import band_rows, equal_panels, make_plan
 from elman.tape import Tape
 from elman.threads import usable_threads
 
@@ -23,7 +23,7 @@ from elman.threads import usable_threads
 _BLOCKED_ROWS = 384
 # Weight gradients: from this many units (padded) and panels per thread on x and h are packed, once for all panels that
 # a thread has of a part of the batch; otherwise a few panels at a time share a block that is read where it lies.
-_PACKED_UNITS, _PACKED_PANELS = 128, 4
+_PACKED_UNITS, _PACKED_PANELS = 128, 6
 
 _MOST_FRAMES = 8
 _NO_NOISE = Noise()
@@ -167,9 +167,10 @@ class Recurrence:
     def _packing(self, frame: Frame, parameters: Sequence[np.ndarray], threads: int) -> Call:
         plan = self.plan
         kernel, recurrent, bias, _ = parameters
-        return pack, threads if frame.pack_parallel else 1, (
-            threads, plan.panels, kernel, recurrent, plan.x_gates, plan.h_gates, bias, frame.bias, self.units,
-            plan.width, frame.w,
+        packers = threads if frame.pack_parallel else 1
+        return pack, packers, (
+            equal_panels(len(plan.panels), packers), pack_shard.handle(self.dtype), plan.panels, kernel, recurrent,
+            plan.x_gates, plan.h_gates, bias, frame.bias, self.units, plan.width, frame.w,
         )  # fmt: skip
 
     def _scan(

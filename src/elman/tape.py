@@ -12,7 +12,8 @@ from elman.errors import BadValue
 from elman.frames import Frame, Ready, Scratch, located
 from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import multiply, pack_transposed
+from elman.kernels.matmul import multiply, pack_transposed, transposed_shard
+from elman.kernels.simd import VECTORS
 from elman.plans import equal_items, equal_panels, equal_pieces, shared
 
 # Panels whose weight gradients are summed together where x and h are read where they lie.
@@ -229,12 +230,17 @@ class Tape:
 
     def _packing(self, scratch: Scratch, *, input_gradient: bool) -> list[Call]:
         """The calls that transpose the weights the gradients run through."""
-        r, threads, shards = self._recurrence, self.threads, self.threads if self._frame.pack_parallel else 1
+        r, threads = self._recurrence, self.threads if self._frame.pack_parallel else 1
+        width, shard = r.plan.width, transposed_shard.handle(r.dtype)
         kernel, recurrent, _, _ = self._parameters
         used = [(recurrent, r.h_order, scratch.rt)] if recurrent.size else []
         if input_gradient:
             used.append((kernel, r.x_order, scratch.wt))
-        return [(pack_transposed, shards, (threads, w, order, r.units, r.plan.width, to)) for w, order, to in used]
+        pieces = [equal_panels(-(-len(w) // (VECTORS * width)), threads) for w, _, _ in used]
+        return [
+            (pack_transposed, threads, (mine, shard, w, order, r.units, width, to))
+            for mine, (w, order, to) in zip(pieces, used, strict=True)
+        ]
 
     def _backward(
         self, d_outputs: np.ndarray | None, d_state: Sequence[np.ndarray | None] | None,

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from elman.jit import Entry, Function, helper, prange, spliced, types
+from elman import jit
+from elman.jit import Function, helper, matrix, spliced, types, vector
 from elman.kernels.simd import ROWS, VECTORS, tile
 
 UNBANDED = np.int64(1 << 40)
@@ -260,61 +261,92 @@ def _pack_rows(matrix, begin, end, gates, h, block, width, q, count, first, targ
                 target[start + j] = 0
 
 
-@Entry
-def pack(shards, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target):
+def _pack_shard(_, begin, end, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target):
+    """Panels ``begin..end``."""
+    block, zero = sums.shape[1] // width, np.int64(0)
+    # Some rows of all panels at a time: their columns lie side by side in memory.
+    for first in range(0, max(kernel.shape[0], recurrent.shape[0]), _PACKED_ROWS):
+        for i in range(begin, end):
+            q, count, rows_x, rows_h, _, to, _ = panels[i]
+            x_end, h_end = min(first + _PACKED_ROWS, rows_x), min(first + _PACKED_ROWS, rows_h)
+            if first < x_end:
+                _pack_rows(kernel, first, x_end, x_gates, h, block, width, q, count, zero, target, to)
+            if first < h_end:
+                _pack_rows(recurrent, first, h_end, h_gates, h, block, width, q, count, rows_x, target, to)
+    for i in range(begin, end):
+        q, count = panels[i, 0], panels[i, 1]
+        for v in range(q, q + count):
+            gx, gh, unit = x_gates[v // block], h_gates[v // block], (v % block) * width
+            for j in range(unit, min(unit + width, h)):
+                if bias.shape[0] > 0 and gx >= 0:
+                    sums[v // block, j] = bias[0, gx * h + j]
+                else:
+                    sums[v // block, j] = 0
+                if bias.shape[0] > 1 and gh >= 0:
+                    sums[v // block, j] += bias[1, gh * h + j]
+            # What memory held before may be denormal numbers there, which are slow, or NaN.
+            for j in range(min(unit + width, h), unit + width):
+                sums[v // block, j] = 0
+
+
+def _pack_types(dtype: np.dtype) -> tuple:
+    index, gates, two = types.int64, vector(np.int64), matrix(dtype)
+    return *(index,) * 3, matrix(np.int64), two, two, gates, gates, two, two, index, index, vector(dtype)
+
+
+pack_shard = Function(_pack_shard, _pack_types)
+
+
+@jit.spreading
+def pack(team, pieces, shard, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target):
     """Pack input and recurrent weights into the panels of the forward products, and add up the biases.
 
     `panels` (n, 7) holds, per panel, the vector it begins at, the number of vectors, the input rows, the recurrent
-    rows, whether it is late, its offset in `target`, and that of the sums of its gradient. `bias` (0..2, G) goes to
-    `sums` (rows, Hp), one value per column of the products.
+    rows, whether it is late, its offset in `target`, and that of the sums of its gradient; `pieces` share them out to
+    threads, `shard` is the address of `pack_shard`. `bias` (0..2, G) goes to `sums` (rows, Hp), one value per column of
+    the products.
     """
-    block, zero = sums.shape[1] // width, np.int64(0)
-    for shard in prange(shards):
-        # Some rows of all panels at a time: their columns lie side by side in memory.
-        for begin in range(0, max(kernel.shape[0], recurrent.shape[0]), _PACKED_ROWS):
-            for i in range(np.int64(shard), panels.shape[0], shards):
-                q, count, rows_x, rows_h, _, to, _ = panels[i]
-                x_end, h_end = min(begin + _PACKED_ROWS, rows_x), min(begin + _PACKED_ROWS, rows_h)
-                if begin < x_end:
-                    _pack_rows(kernel, begin, x_end, x_gates, h, block, width, q, count, zero, target, to)
-                if begin < h_end:
-                    _pack_rows(recurrent, begin, h_end, h_gates, h, block, width, q, count, rows_x, target, to)
-        for i in range(np.int64(shard), panels.shape[0], shards):
-            q, count = panels[i, 0], panels[i, 1]
-            for v in range(q, q + count):
-                gx, gh, unit = x_gates[v // block], h_gates[v // block], (v % block) * width
-                for j in range(unit, min(unit + width, h)):
-                    if bias.shape[0] > 0 and gx >= 0:
-                        sums[v // block, j] = bias[0, gx * h + j]
-                    else:
-                        sums[v // block, j] = 0
-                    if bias.shape[0] > 1 and gh >= 0:
-                        sums[v // block, j] += bias[1, gh * h + j]
-                # What memory held before may be denormal numbers there, which are slow, or NaN.
-                for j in range(min(unit + width, h), unit + width):
-                    sums[v // block, j] = 0
+    given = panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target
+    call, place = jit.bundle(shard, given, team)
+    jit.spread(team, pieces, UNBANDED, call, place)
 
 
-@Entry
-def pack_transposed(shards, matrix, gates, h, width, target):
-    """Pack the transpose of `matrix` (N, gates * h) for the backward products: K runs over `gates` and their units."""
-    n = matrix.shape[0]
+def _transposed_shard(_, begin, end, weights, gates, h, width, target):
+    """Panels ``begin..end``."""
+    n = weights.shape[0]
     vectors = (n + width - 1) // width
     depth = gates.size * h
-    for shard in prange(shards):
-        for q in range(VECTORS * np.int64(shard), vectors, VECTORS * shards):
-            count = min(VECTORS, vectors - q)
-            columns = count * width
-            panel = target[q * width * depth : (q * width + columns) * depth]
-            valid = min(columns, n - q * width)
-            for g in range(gates.size):
-                # 64 rows of the panel stay in the first-level cache while its columns are written one by one.
-                for start in range(0, h, 64):
-                    stop = min(start + 64, h)
-                    for j in range(valid):
-                        row = matrix[q * width + j, gates[g] * h : (gates[g] + 1) * h]
-                        for k in range(start, stop):
-                            panel[(g * h + k) * columns + j] = row[k]
-                    for j in range(valid, columns):
-                        for k in range(start, stop):
-                            panel[(g * h + k) * columns + j] = 0
+    for q in range(VECTORS * begin, min(VECTORS * end, vectors), VECTORS):
+        count = min(VECTORS, vectors - q)
+        columns = count * width
+        panel = target[q * width * depth : (q * width + columns) * depth]
+        valid = min(columns, n - q * width)
+        for g in range(gates.size):
+            # 64 rows of the panel stay in the first-level cache while its columns are written one by one.
+            for start in range(0, h, 64):
+                stop = min(start + 64, h)
+                for j in range(valid):
+                    row = weights[q * width + j, gates[g] * h : (gates[g] + 1) * h]
+                    for k in range(start, stop):
+                        panel[(g * h + k) * columns + j] = row[k]
+                for j in range(valid, columns):
+                    for k in range(start, stop):
+                        panel[(g * h + k) * columns + j] = 0
+
+
+def _transposed_types(dtype: np.dtype) -> tuple:
+    index = types.int64
+    return *(index,) * 3, matrix(dtype), vector(np.int64), index, index, vector(dtype)
+
+
+transposed_shard = Function(_transposed_shard, _transposed_types)
+
+
+@jit.spreading
+def pack_transposed(team, pieces, shard, weights, gates, h, width, target):
+    """Pack the transpose of `weights` (N, gates * h) for the backward products: K runs over `gates` and their units.
+
+    `pieces` share out panels of VECTORS vectors of its N columns; `shard` is the address of `transposed_shard`.
+    """
+    call, place = jit.bundle(shard, (weights, gates, h, width, target), team)
+    jit.spread(team, pieces, UNBANDED, call, place)
