@@ -15,10 +15,11 @@ from pathlib import Path
 import numpy as np
 
 from elman.kernels import scan, weights
+from elman.kernels.matmul import transposed_shard
 from elman.threads import usable_threads
 
-# In the order of need; 4.6 of the 12 s.
-_FUNCTIONS = scan.backward_shard, weights.shard, weights.collect_shard
+# In the order of need; 4.9 of the 12 s.
+_FUNCTIONS = transposed_shard, scan.backward_shard, weights.shard, weights.collect_shard
 
 _started: set[np.dtype] = set()
 
