@@ -124,9 +124,10 @@ def test_products_of_any_size(dtype, rows, band, vectors, ka, kb, segments, bloc
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(**{k: v for k, v in sizes.items() if k != "bias"})
 def test_a_row_has_the_same_bits_whatever_lies_beside_it(dtype, rows, band, vectors, ka, kb, segments, block, first):
-    p = Product(dtype, rows, band, vectors, ka, kb, segments, block, first, bias=False)
-    whole = p.run()
     for function in (multiply, multiply_row):
+        block = block if function is multiply else vectors  # vectors side by side
+        p = Product(dtype, rows, band, vectors, ka, kb, segments, block, first, bias=False)
+        whole = p.run()
         alone = p.c.copy()
         for r in range(rows):
             p.run(c=alone, rows=1, row=r, function=function)

@@ -106,6 +106,21 @@ def _places8(offset, stride, width, ats):
 
 
 @helper
+def _beside2(offset, width):
+    return offset, offset + width
+
+
+@helper
+def _beside4(offset, width):
+    return _beside2(offset, width) + _beside2(offset + 2 * width, width)
+
+
+@helper
+def _beside8(offset, width):
+    return _beside4(offset, width) + _beside4(offset + 4 * width, width)
+
+
+@helper
 def _row(offset, strides, band, r):
     """Where row r lies if `band` rows at a time do so evenly: strides of a row and of a band."""
     k = r // band
@@ -205,11 +220,26 @@ def _multiply_row(
     d, do, dgs, dr,
     c, co, cgs, cr,
 ):  # fmt: skip
-    """`multiply` of one row."""
-    _wide_row(
-        vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, soon, d, do, dgs, c, co,
-        cgs,
-    )  # fmt: skip
+    """`multiply` of one row, where all vectors of C lie side by side, and those of D.
+
+    So they do in a batch of 1. Finding a vector by its block took 86 of 500 cycles (40 numbers times eight vectors).
+    """
+    ps, pq, skip, q = VECTORS * width * pk, po, first * VECTORS * width, np.int64(0)
+    while vectors - q >= 8:
+        cs, ds = _beside8(co + q * width, width), _beside8(do + q * width, width)
+        tile(1, 8, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq + skip, ps, soon, d, ds, 0, c, cs, 0)
+        q, pq = q + 8, pq + 8 * width * pk
+    if vectors - q >= 4:
+        cs, ds = _beside4(co + q * width, width), _beside4(do + q * width, width)
+        tile(1, 4, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq + skip, ps, soon, d, ds, 0, c, cs, 0)
+        q, pq = q + 4, pq + 4 * width * pk
+    if vectors - q >= 2:
+        cs, ds = _beside2(co + q * width, width), _beside2(do + q * width, width)
+        tile(1, 2, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq + skip, ps, soon, d, ds, 0, c, cs, 0)
+        q, pq = q + 2, pq + 2 * width * pk
+    if vectors > q:
+        cs, ds, pq = (co + q * width,), (do + q * width,), pq + first * width
+        tile(1, 1, a, ao, 0, aks, ka, b, bo, 0, bks, kb, bss, segments, p, pq, ps, soon, d, ds, 0, c, cs, 0)
 
 
 def _multiply_signature(dtype: np.dtype) -> tuple:

@@ -184,6 +184,8 @@ class RNN(Layer):
 
     def _zone(self, key: int) -> np.ndarray | None:
         """Zoneout as the recurrence takes it; None without."""
+        if not self.zoneout:
+            return None
         rates = self.zoneout if isinstance(self.zoneout, tuple) else (self.zoneout,) * self._cell().states
         return zoneout(key ^ _ZONEOUT_STREAM, self.draw, rates) if any(rates) else None
 
