@@ -6,22 +6,49 @@ processes meet in the disk cache.
 
 from __future__ import annotations
 
-import contextlib
+import atexit
+import os
+import re
 import subprocess
 import sys
-import threading
+import time
 from pathlib import Path
 
 import numpy as np
 
+from elman import places
+from elman.jit import cache_directory
 from elman.kernels import scan, weights
 from elman.kernels.matmul import transposed_shard
 from elman.threads import usable_threads
 
 # In the order of need; 4.9 of the 12 s.
 _FUNCTIONS = transposed_shard, scan.backward_shard, weights.shard, weights.collect_shard
+# Seconds that the first process waits in all: as long as it would compile all of that itself.
+_PATIENCE = 5.0
 
 _started: set[np.dtype] = set()
+
+
+class _Helper:
+    """The other process, which ends with this one at the latest."""
+
+    def __init__(self, command: list[str]) -> None:
+        nothing = subprocess.DEVNULL
+        self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
+        self._owner, self._until = os.getpid(), 0.0
+        atexit.register(self.stop)
+
+    def at_work(self) -> bool:
+        """Whether it is worth waiting for, from the first time that this is asked on for `_PATIENCE`."""
+        self._until = self._until or time.monotonic() + _PATIENCE
+        return self._process.poll() is None and time.monotonic() < self._until
+
+    def stop(self) -> None:
+        """End it, unless it has ended; a forked child leaves it alone."""
+        if os.getpid() == self._owner and self._process.poll() is None:
+            self._process.terminate()
+            self._process.wait()
 
 
 def start(dtype: np.dtype) -> None:
@@ -29,25 +56,31 @@ def start(dtype: np.dtype) -> None:
     if dtype in _started or usable_threads() == 1:
         return
     _started.add(dtype)
-    # An application that embeds Python is no interpreter that could be started.
-    if not Path(sys.executable or "").name.startswith("python") or not any(f.missing(dtype) for f in _FUNCTIONS):
+    place = cache_directory()
+    if not (_interpreter() and place and any(f.missing(dtype) for f in _FUNCTIONS) and places.writable(place)):
         return
-    thread = threading.Thread(target=_run, args=(dtype.name,), daemon=True)
+    work = f"from elman.ahead import compile_here; compile_here({dtype.name!r}, {str(place)!r})"
+    try:
+        helper = _Helper(_command(work))
+    except OSError:  # then this process compiles everything
+        return
     for function in _FUNCTIONS:
-        function.elsewhere = thread
-    thread.start()
+        function.elsewhere[dtype] = helper.at_work
 
 
-def _run(dtype: str) -> None:
-    """Run `compile_here` in another process. Where that fails, this one compiles everything."""
-    script = f"from elman.ahead import compile_here; compile_here({dtype!r})"
-    nothing = subprocess.DEVNULL
-    with contextlib.suppress(OSError):
-        # -P: no module in the folder of the user's script may take the place of one that is needed here.
-        subprocess.run([sys.executable, "-P", "-c", script], stdin=nothing, stdout=nothing, stderr=nothing, check=False)
+def _command(work: str) -> list[str]:
+    """Python that does some work with the modules that this process would import, whatever the environment says."""
+    return [sys.executable, "-I", "-c", f"import sys; sys.path[:] = {sys.path!r}; {work}"]
 
 
-def compile_here(dtype: str) -> None:
-    """Compile the functions of the way back for `dtype`."""
-    for function in _FUNCTIONS:
-        function.handle(np.dtype(dtype))
+def _interpreter() -> bool:
+    """Whether this is a Python that can be started anew: no application that embeds it or is frozen."""
+    name = Path(sys.executable or "").name
+    return not hasattr(sys, "frozen") and re.fullmatch(r"python(w)?[\d.]*t?(\.exe)?", name) is not None
+
+
+def compile_here(dtype: str, place: str) -> None:
+    """Compile the functions of the way back for `dtype`, where they end up in the directory `place`."""
+    if str(cache_directory()) == place:
+        for function in _FUNCTIONS:
+            function.handle(np.dtype(dtype))

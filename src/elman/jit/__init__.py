@@ -72,8 +72,6 @@ __all__ = [
     "versions",
 ]
 
-# Seconds to wait for what another process compiles: twice what it takes here.
-_PATIENCE = 5.0
 _compile_lock = locks.share(threading.RLock())
 locks.share(global_compiler_lock._lock)  # a compilation of Numba, ours or not, would never end in a forked child
 _dispatchers: list[Any] = []
@@ -158,8 +156,8 @@ class Function:
         self._signature, self._options = signature, {"parallel": PARALLEL} if parallel else {}
         self._handles: dict[Any, Any] = {}
         self._dispatcher: Any = None
-        self.elsewhere: threading.Thread | None = None
-        """Lives as long as another process compiles this function; see `elman.ahead`."""
+        self.elsewhere: dict[Any, Callable[[], bool]] = {}
+        """By float type, whether another process that compiles this function is worth waiting for; `elman.ahead`."""
 
     def handle(self, dtype: np.dtype) -> Any:
         """Address of the compiled function for `dtype`; the Python function itself under ``NUMBA_DISABLE_JIT=1``."""
@@ -190,10 +188,7 @@ class Function:
         if self._options:
             current_threads()  # numba would start its threads with settings of its own
         with _announced():
-            until = time.monotonic() + _PATIENCE
-            while self.elsewhere is not None and self.elsewhere.is_alive() and self.missing(dtype):
-                if time.monotonic() > until:  # that process has no core, or none of the time
-                    break
+            while dtype in self.elsewhere and self.elsewhere[dtype]() and self.missing(dtype):
                 time.sleep(0.005)
             dispatcher.compile(types.void(*args))
         compiled = dispatcher.overloads[args]

@@ -45,7 +45,7 @@ _LOW, _HIGH = {4: -87.0, 8: -708.0}, {4: 88.0, 8: 709.0}
 
 @intrinsic
 def _power_of_two(typingctx, rounded):
-    """2^n of ``rounded = n + _ROUND``, n in the normal range: the low bits, moved to where the exponent is."""
+    """2^n of ``rounded = n + _ROUND``: the low bits, moved to where the exponent is; 0 just below the normal range."""
     bits, mantissa = (32, 23) if rounded is types.float32 else (64, 52)
 
     def codegen(context, builder, sig, args):
