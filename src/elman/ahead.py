@@ -7,7 +7,6 @@ processes meet in the disk cache.
 from __future__ import annotations
 
 import atexit
-import os
 import re
 import subprocess
 import sys
@@ -36,7 +35,7 @@ class _Helper:
     def __init__(self, command: list[str]) -> None:
         nothing = subprocess.DEVNULL
         self._process = subprocess.Popen(command, stdin=nothing, stdout=nothing, stderr=nothing)
-        self._owner, self._until = os.getpid(), 0.0
+        self._until = 0.0
         atexit.register(self.stop)
 
     def at_work(self) -> bool:
@@ -45,8 +44,8 @@ class _Helper:
         return self._process.poll() is None and time.monotonic() < self._until
 
     def stop(self) -> None:
-        """End it, unless it has ended; a forked child leaves it alone."""
-        if os.getpid() == self._owner and self._process.poll() is None:
+        """End it, unless it has ended. In a forked child, whose process it is not, `poll` finds nothing to end."""
+        if self._process.poll() is None:
             self._process.terminate()
             self._process.wait()
 
