@@ -178,7 +178,7 @@ def test_shards_of_unequal_sequences_have_about_as_many_steps_each(rng):
 
 
 @pytest.mark.parametrize("threads", [1, 2, 3, 7, 40])
-@pytest.mark.parametrize("batch", [1, 7, 16, 32, 40, 256])
+@pytest.mark.parametrize("batch", [1, 7, 16, 32, 40, 32 * ROWS])
 @cells
 def test_panels_of_all_parts_are_shared_out_once_each(cell, batch, threads):
     key = (CELLS[cell], 9, 49, np.dtype("float32"))
@@ -187,7 +187,7 @@ def test_panels_of_all_parts_are_shared_out_once_each(cell, batch, threads):
     assert items.shape == (threads, 1, 2)
     assert begins[0] == 0 and ends[-1] == plan.parts(batch) * len(plan.panels)
     assert (begins[1:] == ends[:-1]).all() and (begins <= ends).all()
-    if batch in (32, 256) and threads == 2:  # each thread has the parts that it wrote itself
+    if threads == 2 and batch % (2 * ROWS * plan.parts(batch)) == 0:  # each has the parts that it wrote itself
         assert ends[0] * 2 == ends[-1] and plan.parts(batch) % 2 == 0
 
 
@@ -197,6 +197,30 @@ def test_parts_of_a_batch_follow_from_its_size():
 
     assert [parts(n) for n in (1, 2, 4, 8, 16, 32, 64, 128, 1024)] == [1, 2, 1, 2, 2, 2, 4, 8, 8]
     assert parts(64, 512) == 1  # 4 MB of sums
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+@pytest.mark.parametrize(("batch", "count"), [(32, 2), (70, 4), (130, 8)])
+def test_parts_add_up_to_the_gradients_of_the_batch(batch, count, cell, threads, rng):
+    """Those of its sequences a few at a time, in one part each."""
+    kind, steps, inputs, units = CELLS[cell], 5, 3, 2 * ROWS + 1
+    r = Recurrence(kind, inputs, units, np.dtype("float64"), "tanh", "sigmoid")
+    assert r.plan.parts(batch) == count and r.plan.parts(4) == 1
+    shapes = (inputs, kind.gates * units), (units, kind.gates * units), (1, kind.gates * units), (0, units)
+    parameters = [rng.standard_normal(shape) / 3 for shape in shapes]
+    x, d = (rng.standard_normal((batch, steps, n)) for n in (inputs, units))
+
+    def gradients(some):
+        tape = r.forward(x[some], parameters, None, training=True, sequences=True)
+        return [g.copy() for g in tape.backward(d[some]).parameters]
+
+    with elman.num_threads(min(threads, jit.maximum_threads())):
+        whole = gradients(slice(None))
+        pieces = [gradients(slice(b, b + 4)) for b in range(0, batch, 4)]
+    for found, *some in zip(whole, *pieces, strict=True):
+        assert np.abs(found).min() > 0
+        np.testing.assert_allclose(found, np.sum(some, axis=0), rtol=0, atol=1e-13 * batch * steps)
 
 
 # ---- the promise: whole trainings, in processes of their own
