@@ -1,9 +1,9 @@
 """What limits a training step: operations, bytes past each cache, and times on other numbers of cores; a model.
 
-Traffic follows from the loops of ``kernels/scan.py`` and ``kernels/weights.py``. Every array is read again after some
-number of other bytes; the least cache that holds those serves it, and every cache above is passed. One phase takes the
-longest of its products and its three bandwidths; phases, gates, launches and Python add up. Nothing is measured here:
-``phases.py`` measures. ::
+Traffic follows from the loops of ``kernels/scan.py``, ``units.py`` and ``weights.py``. Every array is read again after
+some number of other bytes; the least cache that holds those serves it, and every cache above is passed. One phase takes
+the longest of its products and its three bandwidths; phases, gates, launches and Python add up. Nothing is measured
+here: ``phases.py`` measures. ::
 
     python asv_bench/roofline.py [--cell lstm]
 """
@@ -30,10 +30,12 @@ MEMORY = 45e9  # bytes/s that the cores of one third level get from memory toget
 TILE = {8: 0.96, 4: 0.87, 1: 0.7}  # share of PEAK that tiles of so many rows reach from the first-level cache
 GATES_NS = {"lstm": (1.4, 0.75), "gru": (0.87, 0.35), "simple": (0.25, 0.1)}  # per unit and step; 0.28 per exp or tanh
 LAUNCH, LAUNCHES, PYTHON = 4e-6, 3, 35e-6  # seconds; forward, backward and weight gradients launch threads
+MEETING = 0.15e-6  # seconds, of threads that share a third level and the units of one sequence
 ROWS = {"lstm": (4, 2), "gru": (4, 1), "simple": (1, 1)}  # rows of z, and states, per unit
 VECTOR, FLOAT, SHARD_BYTES = 16, 4, 1 << 18  # lanes; the last: Frame.most_rows
 PANELS, PACKED = 4, 128  # of `elman.tape` and `elman.recurrence`
 SERIAL, SERIAL_ROW, GATE = 2e6, 2.5e7, 40  # FLOP up to which all runs in one thread, the second for B = 1; per gate
+SHARE = 1.9e4  # FLOP of a thread in each step of one sequence
 CORES = (1, 2, 8, 32, 128)
 
 
@@ -56,13 +58,27 @@ def traffic(accesses: list[tuple[float, float]], groups: int) -> dict[str, float
     return {name: sum(n for n, apart in accesses if apart > above[name]) for name in BANDWIDTH}
 
 
+def all_flops(cell: str, size: Size) -> float:
+    """Products of the way forward and gates, as `elman.frames` counts them."""
+    return product_flops(cell, size).forward + GATE * size.B * size.T * size.H * PEER_GATES[cell]
+
+
+def shares(cell: str, size: Size, cores: int) -> int:
+    """Threads that share out the units of one sequence."""
+    if size.B > 1:
+        return 1
+    plan = make_plan(CELLS[cell], size.I, size.H, np.dtype("float32"))
+    return plan.shares(max(1, min(cores, int(all_flops(cell, size) / size.T / SHARE))))
+
+
 def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
     """The three phases that are parallel, and what is done around them."""
     b, t, i, h = size
     g, (zr, sr), flops = PEER_GATES[cell], ROWS[cell], product_flops(cell, size)
     hp, band = ceil(h / VECTOR) * VECTOR, 8 if b >= 16 else 4 if b >= 4 else 1  # sequences of a tile, and of a thread
     rows = min(b, ceil(ceil(b / band) / cores) * band)  # of the busiest thread
-    part, groups = rows / b, ceil(ceil(b / rows) / GROUP)
+    n = shares(cell, size, cores)
+    part, groups = rows / b / n, ceil(ceil(b / rows) * n / GROUP)
     w, r, panel = (i + h) * g * hp * FLOAT, h * g * hp * FLOAT, 2 * VECTOR * FLOAT
     z, s, x = (t * b * n * FLOAT for n in (zr * hp, sr * hp, i))
     home = z + s + x + 3 * w  # bytes between two uses of what a step keeps
@@ -79,9 +95,11 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
             (row * runs * (ceil(columns / 2 / VECTOR) - 1), row + depth * panel),  # and for every further panel
         ]
 
-    forward = [*through(w, i + h, g * hp), (2 * part * (z + s), home), (part * x, home)]
+    # One sequence takes panels in alternating order: half of the first level still holds what comes first.
+    kept = min(w / n, L1 / 2) * t if b == 1 else 0
+    forward = [*through(w / n, i + h, g * hp / n), (-kept, w / n + step), (2 * part * (z + s), home), (part * x, home)]
     forward += [(2 * part * z, step + w), (part * s, step + w)]  # gates: z from the product and back, last states
-    backward = [*through(r, g * h, hp), (2 * part * z, home), (part * s, home)]
+    backward = [*through(r / n, g * h, hp / n), (2 * part * z, home), (part * s, home)]
     backward += [(part * (z + s), step + r), (4 * part * s, step + r)]  # z into the product, s[t + 1], d
     plan = make_plan(CELLS[cell], i, h, np.dtype("float32"))
     count, parts = ceil(g * hp / 2 / VECTOR), plan.parts(b)
@@ -106,8 +124,8 @@ def phases(cell: str, size: Size, cores: int) -> dict[str, Phase]:
 
 def step_seconds(cell: str, size: Size, cores: int) -> tuple[float, str]:
     """The step, and the two things that take most of it."""
-    work = product_flops(cell, size).forward + GATE * size.B * size.T * size.H * PEER_GATES[cell]
-    cores = cores if work > (SERIAL if size.B > 1 else SERIAL_ROW) else 1
+    shared = shares(cell, size, cores) > 1
+    cores = cores if shared or all_flops(cell, size) > (SERIAL if size.B > 1 else SERIAL_ROW) else 1
     parts = dict.fromkeys(("products", *BANDWIDTH, "gates"), 0.0)
     for phase in phases(cell, size, cores).values():
         took = phase.seconds(cores)
@@ -115,6 +133,7 @@ def step_seconds(cell: str, size: Size, cores: int) -> tuple[float, str]:
         parts[slowest] += took[slowest]
         parts["gates"] += phase.gates
     parts["Python"], parts["launches"] = PYTHON, LAUNCH * LAUNCHES * (cores > 1)
+    parts["meetings"] = 2 * size.T * MEETING * shared
     total = sum(parts.values())
     return total, ", ".join(f"{n} {parts[n] / total:.0%}" for n in sorted(parts, key=parts.__getitem__)[:-3:-1])
 

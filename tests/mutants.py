@@ -12,13 +12,15 @@ import sys
 import textwrap
 from dataclasses import replace
 from functools import partial
+from unittest import mock
 
 import numpy as np
 
+from elman import recurrence
 from elman.cells import CELLS, layer_norm
 from elman.jit import DISABLED, Function
 from elman.kernels import losses as loss_kernels
-from elman.kernels import pointwise, scan, skips
+from elman.kernels import pointwise, scan, simd, skips, units
 from elman.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -74,6 +76,8 @@ EQUIVALENT = {
     ("_restore", "hi = np.uint64(max(begin - rows, min(end, used)) * units)"),
     ("_restore", "hi = np.uint64(max(begin, min(end, used)) * units)"),
     ("_restore", "hi = np.uint64(max(rows, min(end, used)) * units)"),
+    # The scratch row may be zero too.
+    *[("units._backward_shard", f"for r in range({n}):") for n in ("d.shape[2]", "d.shape[2] - 0", "d.shape[1] - 1")],
     # At such a step nothing comes from later: any finite number serves.
     ("_set_aside", "z[r, j] = 1"),
     ("leaky_relu", "kind(1) if y >= kind(0) else kind(0.2)"),
@@ -295,6 +299,51 @@ class Paths:
                 check_close("path", got, wanted, 1e-9)
 
 
+# ---- one long sequence
+
+
+def loops(tree):
+    """The loops inside of that over time."""
+    over_time = [n for n in tree.body if isinstance(n, ast.For)]
+    return [loop for loop in ast.walk(tree) if isinstance(loop, ast.For) and loop not in over_time]
+
+
+# Not what computes offsets: the twins of the tiles write wherever these point.
+ONE = ((units, "_forward_shard", loops), (units, "_backward_shard", loops))
+
+
+class OnePaths(Paths):
+    """One sequence in three shares, done one after the other, against what it gives as a batch."""
+
+    def __init__(self):
+        panel = simd.VECTORS * simd.lanes(np.dtype(np.float64))
+        self.problems = [
+            Problem.draw(CELLS[name], size, ACTIVATIONS, 5)
+            for name, size in (
+                ("lstm", (1, 3, 2, 3 * panel - 1)),
+                ("gru_reset_before", (1, 2, panel + 1, 3)),
+            )
+        ]
+        self.expected = [self.found(Runner(p, np.float64)) for p in self.problems]
+
+    @np.errstate(all="ignore")
+    def run(self, problem):
+        r = Runner(problem, np.float64)
+        r.single(3)
+        r.everything()
+        r.poison()
+        # Without compilation one thread does it all, however many there seem to be.
+        with mock.patch.object(recurrence, "usable_threads", lambda: 3), mock.patch("numba.set_num_threads"):
+            return self.found(r)
+
+    def found(self, r):
+        tape = r.recurrence.forward(r.x, r.parameters, None, training=True, sequences=True)
+        targets, outputs = [np.full_like(p, np.nan) for p in r.parameters], tape.outputs.copy()
+        # Fortran's order, so that units lie apart.
+        dx = tape.run_backward(np.asfortranarray(r.d_outputs)[:, -2:], None, targets, input_gradient=True)
+        return [outputs, dx.copy(), *targets, *r.everything()]
+
+
 # ---- derivatives of activations
 
 
@@ -426,6 +475,9 @@ def recurrence_mutants():
     paths = Paths()
     for place in SCAN:
         yield place[1], swapped(*place), paths.check
+    one = OnePaths()
+    for place in ONE:
+        yield f"units.{place[1]}", swapped(*place), one.check
 
 
 def main():

@@ -14,8 +14,9 @@ import reference
 import elman
 from elman.cells import CELLS
 from elman.jit import DISABLED, threading_layer, vector_bytes
+from elman.kernels.simd import VECTORS, lanes
 from elman.testing.cells import Problem
-from elman.testing.exact import Runner
+from elman.testing.exact import Runner, check_single
 from elman.threads import usable_threads
 
 B, T, F, H = 3, 4, 2, 7
@@ -100,9 +101,16 @@ def check_parallel(dtype):
     return {key: threads for key, (_, threads) in found.items()}
 
 
+def check_units(dtype):
+    """A long sequence, its units shared out to as many threads as there are."""
+    size = 1, 4, 3, 2 * VECTORS * lanes(np.dtype(dtype)) - 1
+    check_single(Problem.draw(CELLS["gru_reset_before"], size, ("tanh", "sigmoid"), 3), dtype)
+
+
 def main(dtypes, mode="serial"):
     with elman.num_threads(1):
         for dtype in dtypes.split(","):
+            check_units(dtype)
             for name in CELLS if mode == "serial" else ["gru"]:
                 check_recurrent(name, dtype)
             if mode == "serial":

@@ -27,11 +27,11 @@ ahead._PATIENCE = 600
 model = elman.Sequential([elman.layers.SimpleRNN(2), elman.layers.Dense(1)], seed=0)
 model.compile("sgd", "mse")
 model.fit(np.linspace(-1, 1, 80).reshape(8, 5, 2), np.linspace(0, 1, 8), verbose=0)
-helped = [len(f.elsewhere) for f in ahead._FUNCTIONS]
-loaded = sum(sum(d.stats.cache_hits.values()) for d in (f._dispatcher for f in ahead._FUNCTIONS))
+helped = [len(f.elsewhere) for f in ahead._FUNCTIONS[False]]
+loaded = sum(sum(d.stats.cache_hits.values()) for d in (f._dispatcher for f in ahead._FUNCTIONS[False]))
 print(sum(helped), loaded, jit.compile_counts()["loaded"], *model.get_weights()[0].ravel())
 """
-ALL = len(ahead._FUNCTIONS)
+ALL = len(ahead._FUNCTIONS[False])
 
 
 def first_fit(place, before="", **environment):
@@ -50,6 +50,21 @@ def helped(tmp_path_factory):
 
 def test_the_way_back_comes_from_another_process(helped):
     assert helped[1][:3] == (ALL, ALL, ALL)
+
+
+def test_one_long_sequence(helped):
+    """Of what it needs a batch does without one function, which is loaded too."""
+    place, _ = helped
+    one = """
+model = elman.Sequential([elman.layers.SimpleRNN(64), elman.layers.Dense(1)], seed=0)
+model.compile("sgd", "mse")
+model.fit(np.zeros((1, 500, 2)), np.zeros(1), verbose=0)
+names = [f.python.__module__ for f in ahead._FUNCTIONS[True] if f.elsewhere]
+print(*names, sum(f._dispatcher.stats.cache_hits.total() for f in ahead._FUNCTIONS[True]))
+"""
+    done = run("import numpy as np, elman\nfrom elman import ahead\nahead._PATIENCE = 600" + one, place)
+    *names, loaded = done.stdout.split()
+    assert not done.stderr and "elman.kernels.units" in names and int(loaded) == len(ahead._FUNCTIONS[True]) == ALL + 1
 
 
 def test_kernels_on_disk_need_no_other_process(helped):
@@ -80,8 +95,9 @@ NO_PLACE = {
 
 def started(before, place):
     """How many functions another process compiles for float64, with kernels for float32 at `place`."""
-    script = f"{before}\nahead.start(np.dtype('float64'))\nprint(sum(len(f.elsewhere) for f in ahead._FUNCTIONS))"
-    done = run(f"import sys\nimport numpy as np, elman\nfrom elman import ahead, jit\n{script}", place)
+    script = f"{before}\nahead.start(np.dtype('float64'), single=False)"
+    asked = "print(sum(len(f.elsewhere) for f in ahead._FUNCTIONS[False]))"
+    done = run(f"import sys\nimport numpy as np, elman\nfrom elman import ahead, jit\n{script}\n{asked}", place)
     assert not done.stderr
     return int(done.stdout)
 

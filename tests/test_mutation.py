@@ -34,6 +34,7 @@ def test_there_are_mutants_of_every_backward_kernel(report):
         *(f"cell {name}" for name in CELLS),
         *("norms", "_copy", "_carry", "_set_aside", "_restore", "_forward_shard", "_backward_step"),
         *("_expected", "_element", "_zone_out", "_hold", "_release"),
+        *("units._forward_shard", "units._backward_shard"),
         # The derivative of the exponential is its output: one name, nothing to mutate.
         *(f"derivative {name}" for name in ACTIVATIONS if name != "exponential"),
         *(f"loss {name}" for name, value in vars(losses).items() if isinstance(value, Function) and name != "weigh"),

@@ -17,12 +17,16 @@ import numpy as np
 
 from elman import places
 from elman.jit import cache_directory
-from elman.kernels import scan, weights
+from elman.kernels import scan, units, weights
 from elman.kernels.matmul import transposed_shard
 from elman.threads import usable_threads
 
-# In the order of need; 4.9 of the 12 s.
-_FUNCTIONS = transposed_shard, scan.backward_shard, weights.shard, weights.collect_shard
+# In the order of need, 4.9 of the 12 s; for one long sequence, whose dense layers are no recurrences, one more.
+_LAST = weights.shard, weights.collect_shard
+_FUNCTIONS = {
+    False: (transposed_shard, scan.backward_shard, *_LAST),
+    True: (transposed_shard, scan.backward_shard, units.backward_shard, *_LAST),
+}
 # Seconds that the first process waits in all: as long as it would compile all of that itself.
 _PATIENCE = 5.0
 
@@ -50,20 +54,23 @@ class _Helper:
             self._process.wait()
 
 
-def start(dtype: np.dtype) -> None:
-    """Have the way back compiled in another process, if there is a core for it and nobody has done it before."""
+def start(dtype: np.dtype, *, single: bool) -> None:
+    """Have the way back compiled in another process, if there is a core for it and nobody has done it before.
+
+    `single` for one long sequence.
+    """
     if dtype in _started or usable_threads() == 1:
         return
     _started.add(dtype)
-    place = cache_directory()
-    if not (_interpreter() and place and any(f.missing(dtype) for f in _FUNCTIONS) and places.writable(place)):
+    place, functions = cache_directory(), _FUNCTIONS[single]
+    if not (_interpreter() and place and any(f.missing(dtype) for f in functions) and places.writable(place)):
         return
-    work = f"from elman.ahead import compile_here; compile_here({dtype.name!r}, {str(place)!r})"
+    work = f"from elman.ahead import compile_here; compile_here({dtype.name!r}, {single}, {str(place)!r})"
     try:
         helper = _Helper(_command(work))
     except OSError:  # then this process compiles everything
         return
-    for function in _FUNCTIONS:
+    for function in functions:
         function.elsewhere[dtype] = helper.at_work
 
 
@@ -78,8 +85,8 @@ def _interpreter() -> bool:
     return not hasattr(sys, "frozen") and re.fullmatch(r"python(w)?[\d.]*t?(\.exe)?", name) is not None
 
 
-def compile_here(dtype: str, place: str) -> None:
+def compile_here(dtype: str, single: bool, place: str) -> None:
     """Compile the functions of the way back for `dtype`, where they end up in the directory `place`."""
     if str(cache_directory()) == place:
-        for function in _FUNCTIONS:
+        for function in _FUNCTIONS[single]:
             function.handle(np.dtype(dtype))

@@ -10,7 +10,7 @@ import numpy as np
 
 from elman.cells import Cell
 from elman.kernels.shares import cut_items, share
-from elman.kernels.simd import ROWS, VECTORS, lanes
+from elman.kernels.simd import CHAINS, ROWS, VECTORS, lanes
 
 # Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is off by 2 % at most.
 _DEALT_BANDS = 32
@@ -36,6 +36,18 @@ class Plan:
     operand: int
     cost: np.ndarray
     """What the weight gradients of each panel take, in no unit."""
+
+    def shares(self, threads: int) -> int:
+        """Shares of the units of one sequence for at most that many threads, whole panels; see `kernels.units`."""
+        panels, rest = divmod(self.padded // self.width, VECTORS)
+        if rest or threads == 1:  # panels across two gates cannot be shared out
+            return 1
+        return -(-panels // -(-panels // min(threads, panels)))  # all but the last one have as many panels
+
+    def mixes(self, shares: int) -> bool:
+        """Whether products take at a time columns of several gates that do not lie side by side."""
+        vectors = -(-self.padded // (self.width * VECTORS * shares)) * VECTORS
+        return shares > 1 and vectors < CHAINS and self.groups[:, 1].max() > 1
 
     def parts(self, batch: int) -> int:
         """Parts of a batch whose weight gradients are summed apart.
@@ -84,6 +96,23 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
         operand=-1 if cell.operand is None else cell.operand,
         cost=np.array([(kx + kh + 4.0) * count for _, count, kx, kh, *_ in panels]),
     )
+
+
+@lru_cache(maxsize=256)
+def shared_panels(plan_key: tuple[Any, ...], shares: int) -> np.ndarray:
+    """`Plan.panels` for packing in the order of `elman.kernels.units`: a share of all gates after another."""
+    plan = make_plan(*plan_key)
+    if shares == 1:
+        return plan.panels
+    block, panels = plan.padded // plan.width, plan.panels.copy()
+    size = -(-block // (VECTORS * shares)) * VECTORS
+    for first, gates, kx, kh, offset in plan.groups:
+        mine = (panels[:, 0] >= first * block) & (panels[:, 0] < (first + gates) * block)
+        gate, vector = np.divmod(panels[mine, 0] - first * block, block)
+        share, inside = np.divmod(vector, size)
+        own = np.minimum(size, block - share * size)
+        panels[mine, 5] = offset + plan.width * (kx + kh) * (gates * share * size + gate * own + inside)
+    return panels
 
 
 def band_rows(batch: int) -> int:

@@ -12,10 +12,10 @@ from elman.cells import Cell
 from elman.errors import BadValue
 from elman.frames import Frame, Noise, Ready, located
 from elman.jit.calls import Call, Calls
-from elman.kernels import scan, skips, weights
-from elman.kernels.matmul import pack, pack_shard, product
+from elman.kernels import scan, skips, units, weights
+from elman.kernels.matmul import multiply_units, pack, pack_shard, product
 from elman.memory import Buffers
-from elman.plans import band_rows, equal_panels, make_plan
+from elman.plans import band_rows, equal_panels, make_plan, shared_panels
 from elman.tape import Tape
 from elman.threads import usable_threads
 
@@ -119,14 +119,17 @@ class Recurrence:
         noise = _NO_NOISE if drop is zoneout is None else Noise(drop is not None, zoneout is not None)
         frame = self._frame(batch, segment, training=training, sequences=sequences, noise=noise)
         threads = usable_threads() if frame.parallel else 1
-        tape = Tape(self, x, parameters, frame, mask, threads)
+        crew = frame.crew(self.plan, usable_threads()) if mask is None and noise is _NO_NOISE else None
+        if crew is not None and crew.size > 1:
+            threads = usable_threads()
+        tape = Tape(self, x, parameters, frame, mask, threads, crew)
         unit_weights = parameters[3]
         fresh = state is None
         tape.plain = fresh and mask is None and noise is _NO_NOISE and segment == steps and not unit_weights.size
         if tape.plain:
             self._run_plain(frame, tape, parameters)
             return tape
-        Calls(self._packing(frame, parameters, threads))()
+        Calls(self._packing(frame, tape, parameters))()
         if unit_weights.size:
             frame.spread(frame.u, unit_weights)
         if drop is not None:
@@ -146,10 +149,10 @@ class Recurrence:
 
     def _run_plain(self, frame: Frame, tape: Tape, parameters: Sequence[np.ndarray]) -> None:
         """Where nothing but numbers may differ from the last call of this frame."""
-        ready, places = frame.ready, (tape.place, tape.threads)
+        ready, places = frame.ready, (tape.place, tape.threads, tape.crew)
         if ready is None or not ready.fits(places, parameters, None):
             steps = self._scan(frame, tape, 0, tape.steps, frame.slots, frame.y, fresh=True)
-            calls = Calls(self._packing(frame, parameters, tape.threads), steps)
+            calls = Calls(self._packing(frame, tape, parameters), steps)
             ready = frame.ready = Ready(places, parameters, None, calls)
         ready.calls()
 
@@ -164,12 +167,13 @@ class Recurrence:
             tape.zone[1] = begin  # for the backward pass too, before which a segment is run again
         Calls(self._scan(frame, tape, begin, end, slots, y, fresh=fresh))()
 
-    def _packing(self, frame: Frame, parameters: Sequence[np.ndarray], threads: int) -> Call:
+    def _packing(self, frame: Frame, tape: Tape, parameters: Sequence[np.ndarray]) -> Call:
         plan = self.plan
+        panels = plan.panels if tape.crew is None else shared_panels(self.key, tape.crew.size)
         kernel, recurrent, bias, _ = parameters
-        packers = threads if frame.pack_parallel else 1
+        packers = tape.threads if frame.pack_parallel else 1
         return pack, packers, (
-            equal_panels(len(plan.panels), packers), pack_shard.handle(self.dtype), plan.panels, kernel, recurrent,
+            equal_panels(len(plan.panels), packers), pack_shard.handle(self.dtype), panels, kernel, recurrent,
             plan.x_gates, plan.h_gates, bias, frame.bias, self.units, plan.width, frame.w,
         )  # fmt: skip
 
@@ -179,9 +183,18 @@ class Recurrence:
         plan, place, (mask, gaps, _) = self.plan, tape.place, tape.masks
         if end - begin < tape.steps:
             place, mask, gaps = located(tape.x[:, begin:end]), mask[begin:end], gaps[begin:end]
+        cell, late, product_ = self.handles(frame.batch, backward=False)
+        if tape.crew is not None:
+            crew = tape.crew
+            return units.forward, crew.size, (
+                crew.pieces, units.forward_shard.handle(self.dtype), crew.meeting, crew.patience, cell, late,
+                multiply_units.handle(self.dtype) if plan.mixes(crew.size) else product_, *place, end - begin, slots,
+                frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width, fresh, frame.u,
+                frame.s, frame.z, y, begin - (tape.steps - y.shape[1]),
+            )  # fmt: skip
         return scan.forward, min(tape.threads, len(tape.pieces)), (
             tape.pieces, frame.most_rows,
-            scan.forward_shard.handle(self.dtype), *self.handles(frame.batch, backward=False),
+            scan.forward_shard.handle(self.dtype), cell, late, product_,
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,
             end - begin, slots, frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width,
             mask, gaps, frame.drop, tape.zone, frame.batch, fresh, frame.u, frame.s, frame.z, y,

@@ -11,8 +11,9 @@ from elman import checks
 from elman.errors import BadValue
 from elman.frames import Frame, Ready, Scratch, located
 from elman.jit.calls import Call, Calls
-from elman.kernels import scan, skips, weights
+from elman.kernels import scan, skips, units, weights
 from elman.kernels.matmul import multiply, pack_transposed, transposed_shard
+from elman.kernels.meeting import Crew
 from elman.kernels.simd import VECTORS
 from elman.plans import equal_items, equal_panels, equal_pieces, shared
 
@@ -62,7 +63,9 @@ class Tape:
         frame: Frame,
         mask: np.ndarray | None,
         threads: int,
+        crew: Crew | None,
     ) -> None:
+        self.crew = crew
         self._recurrence, self.x, self._parameters, self._frame = recurrence, x, parameters, frame
         self.place, self.steps, self.threads = located(x), x.shape[1], threads
         self.outputs = frame.y
@@ -210,7 +213,7 @@ class Tape:
         scratch = frame.scratch(r, self.threads, input_gradient=input_gradient)
         dx = scratch.dx
         if self.plain and d_state is None and norms is None:
-            places = self.place, None if d_outputs is None else (located(d_outputs), d_outputs.shape[1])
+            places = self.place, self.crew, None if d_outputs is None else (located(d_outputs), d_outputs.shape[1])
             ready = scratch.ready
             if ready is None or not ready.fits(places, self._parameters, gradients):
                 run = self._piece(
@@ -311,15 +314,7 @@ class Tape:
         """
         r, frame, threads, a = self._recurrence, self._frame, self.threads, scratch
         plan = r.plan
-        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
-        outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
-        cell, late, product = r.handles(frame.batch, backward=True)
-        through_time = scan.backward, min(threads, len(self.pieces)), (
-            self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype),
-            cell, late, product, skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded,
-            frame.s, *outputs, output_steps, steps, a.rt, a.wt, plan.x_rows, plan.h_rows, plan.operand, r.units,
-            plan.width, *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, a.d, a.du, dx, norms,
-        )  # fmt: skip
+        through_time = self._through_time(place, steps, masks, dy, dx, norms, scratch, fresh=fresh)
         hidden = r.cell.states if frame.drop.size else 0
         begins, ends = which
         items = equal_items(r.key, frame.batch, threads) if self._items is None else self._items
@@ -336,3 +331,26 @@ class Tape:
             plan.padded, r.units, plan.x_gates, plan.h_gates, a.sums, *gradients[:3],
         )  # fmt: skip
         return [through_time, of_weights, handed_over]
+
+    def _through_time(
+        self, place: tuple[Any, ...], steps: int, masks: Sequence[np.ndarray], dy: np.ndarray | None, dx: np.ndarray,
+        norms: np.ndarray, scratch: Scratch, *, fresh: bool,
+    ) -> Call:  # fmt: skip
+        """The call that leaves the gradients of all products in memory."""
+        r, frame, a = self._recurrence, self._frame, scratch
+        plan = r.plan
+        # Without a gradient of the outputs the kernel reads no step of it; any address will do.
+        outputs, output_steps = (place, 0) if dy is None else (located(dy), dy.shape[1])
+        cell, late, product = r.handles(frame.batch, backward=True)
+        common = frame.s, *outputs, output_steps, steps, a.rt, a.wt, plan.x_rows, plan.h_rows, plan.operand, r.units
+        if self.crew is not None and norms.size == 0:
+            crew = self.crew
+            return units.backward, crew.size, (
+                crew.pieces, units.backward_shard.handle(r.dtype), crew.meeting, crew.patience, cell, late, product,
+                plan.padded, *common, plan.width, fresh, frame.u, frame.z, a.d, a.du, dx,
+            )  # fmt: skip
+        return scan.backward, min(self.threads, len(self.pieces)), (
+            self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype), cell, late, product,
+            skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded, *common,
+            plan.width, *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, a.d, a.du, dx, norms,
+        )  # fmt: skip

@@ -51,6 +51,7 @@ GRU = register(
         h=(1, 2, 3),
         kernels=_kernels,
         reference=_reference,
+        elementwise=True,
         recurrent_bias=True,
         gate_rows=(("z", 1), ("r", 2), ("h", 0)),
     )
@@ -104,6 +105,7 @@ GRU_RESET_BEFORE = register(
         h=(0, 1, 2),
         kernels=_kernels_before,
         reference=_reference_before,
+        elementwise=True,
         late=2,
         operand=3,
         gate_rows=(("z", 0), ("r", 1), ("h", 2)),

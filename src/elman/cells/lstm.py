@@ -56,6 +56,7 @@ LSTM = register(
         h=(0, 1, 2, 3),
         kernels=_kernels,
         reference=_reference,
+        elementwise=True,
         forget=1,
         gate_rows=(("i", 0), ("f", 1), ("g", 2), ("o", 3)),
     )

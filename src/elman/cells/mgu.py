@@ -54,6 +54,7 @@ MGU = register(
         h=(0, 1),
         kernels=_kernels,
         reference=_reference,
+        elementwise=True,
         late=1,
         operand=2,
         keep=1,

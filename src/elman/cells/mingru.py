@@ -41,6 +41,7 @@ MINGRU = register(
         h=(),
         kernels=_kernels,
         reference=_reference,
+        elementwise=True,
         gate_rows=(("z", 0), ("h", 1)),
     )
 )

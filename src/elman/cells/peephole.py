@@ -65,6 +65,7 @@ PEEPHOLE_LSTM = register(
         h=(0, 1, 2, 3),
         kernels=_kernels,
         reference=_reference,
+        elementwise=True,
         forget=1,
         unit_weights=(("peephole_i", 0.0), ("peephole_f", 0.0), ("peephole_o", 0.0)),
         gate_rows=(("i", 0), ("f", 1), ("g", 2), ("o", 3)),

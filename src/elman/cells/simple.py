@@ -25,5 +25,5 @@ def _reference(x, r, state, act, gate):
     return (act(x[0] + r(h, 0)),)
 
 
-SIMPLE = register(Cell("simple", states=1, x=(0,), h=(0,), kernels=_kernels, reference=_reference))
+SIMPLE = register(Cell("simple", states=1, x=(0,), h=(0,), kernels=_kernels, reference=_reference, elementwise=True))
 """Elman cell; one gate, one state."""

@@ -76,6 +76,8 @@ class Cell:
     keep : int
         Further rows of the buffer, after the operand, without a product: what ``forward`` leaves for ``backward``, or
         one half of ``backward`` for the other.
+    elementwise : bool
+        True if the kernels work on each unit by itself: several threads may then share out the units of one sequence.
     bias : bool
         False for a cell to whose products nothing is added, such as one that normalises them.
     recurrent_bias : bool
@@ -110,6 +112,7 @@ class Cell:
     late: int | None = None
     operand: int | None = None
     keep: int = 0
+    elementwise: bool = False
     bias: bool = True
     recurrent_bias: bool = False
     forget: int | None = None

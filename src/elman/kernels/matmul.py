@@ -264,6 +264,26 @@ multiply_row = Function(_multiply_row, _multiply_signature)
 """The product of a batch of 1. In `multiply` LLVM computes what any tile may need before it looks which it is."""
 
 
+def _multiply_units(
+    rows, band, vectors, width, block,
+    a, ao, ar, aks, ka,
+    b, bo, br, bks, kb, bss, segments,
+    p, po, pk, first,
+    soon,
+    d, do, dgs, dr,
+    c, co, cgs, cr,
+):  # fmt: skip
+    """`multiply` of one row and some of the units of each gate."""
+    _wide_row(
+        vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, soon, d, do, dgs, c, co,
+        cgs,
+    )  # fmt: skip
+
+
+multiply_units = Function(_multiply_units, _multiply_signature)
+"""The product of a batch of 1 whose units are shared out (`elman.kernels.units`)."""
+
+
 def product(dtype: np.dtype, batch: int) -> Any:
     """Address of the product for so many rows."""
     return (multiply_row if batch == 1 else multiply).handle(dtype)

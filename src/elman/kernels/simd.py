@@ -9,13 +9,16 @@ from typing import Any
 import numpy as np
 from llvmlite import ir
 
-from elman.jit import DISABLED, cgutils, inlined, intrinsic, types, vector_bytes
+from elman.jit import DISABLED, cgutils, cpu_name, inlined, intrinsic, types, vector_bytes
 
 # Rows and vectors of the largest tile: 8 x 2 accumulators, 2 panel vectors and a broadcast fit the 32 registers of
 # AVX-512, 6 x 2 the 16 of AVX2. On Zen 5 8 x 2 runs at 253-256 GFLOP/s per core for K = 64..256, 8 x 3 at 248-257: the
 # narrower one needs fewer tails.
 VECTORS = 2
 ROWS = 8 if vector_bytes() == 64 else 6
+# Vectors of one row whose multiply-adds, each of which waits for the last one in its chain, keep the processor busy: 4
+# cycles, two of them in each. Zen 4 does one of 64 bytes per cycle.
+CHAINS = 4 if cpu_name() == "znver4" else 8
 
 
 def lanes(dtype: np.dtype) -> int:

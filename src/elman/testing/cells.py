@@ -10,6 +10,7 @@ import numpy as np
 
 from elman.cells import Cell, get
 from elman.kernels.random import zoneout
+from elman.kernels.simd import VECTORS, lanes
 from elman.masks import time_major
 from elman.recurrence import Recurrence
 from elman.testing import exact
@@ -180,8 +181,9 @@ def check_cell(
         directions (relative 1e-6 against central differences) from all outputs, the last output, the last states and
         both, without options and with masks of every kind, recurrent dropout, zoneout and checkpoints; the same bits
         for training and inference, with and without checkpoints, for masked and for shorter sequences, for one and more
-        threads and any cut of the batch, for a permuted batch, for single sequences, for a sequence cut in two, before
-        a changed step, with garbage in the padding; and that NaN stays NaN and stays in its row.
+        threads and any cut of the batch or of the units of one sequence, for a permuted batch, for single sequences,
+        for a sequence cut in two, before a changed step, with garbage in the padding; and that NaN stays NaN and stays
+        in its row.
 
     Examples
     --------
@@ -208,6 +210,9 @@ def check_cell(
         for size in (*SIZES[1:3], _UNPADDED):
             exact.check_bits(Problem.draw(cell, size, tuple(activations[0]), [seed, 3]), dtype)
         exact.check_options(Problem.draw(cell, _SEGMENTED, tuple(activations[0]), [seed, 7]), dtype)
+        if cell.h:
+            size = 1, 9, 3, 2 * VECTORS * lanes(np.dtype(dtype)) - 1  # two shares, the last one with padding
+            exact.check_single(Problem.draw(cell, size, tuple(activations[0]), [seed, 8]), dtype)
 
 
 def run(problem: Problem, dtype: Any, *, training: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:

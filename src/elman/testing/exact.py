@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from elman.frames import Noise
+from elman.frames import Frame, Noise
 from elman.jit import maximum_threads
 from elman.recurrence import Recurrence
 from elman.testing.compare import check_close, check_same_bits
@@ -45,14 +45,27 @@ class Runner:
         dx = tape.run_backward(self.d_outputs, self.d_state, targets, input_gradient=True)
         return [*found, dx.copy(), *targets, *(v.copy() for v in tape.state_gradients())]
 
-    def cut(self, rows: int) -> None:
-        """From now on run in parallel, in shards of at most `rows` sequences, or one band."""
+    def _frame(self) -> Frame:
+        """The frame of `everything`."""
         batch, steps, _ = self.x.shape
         segment = self.recurrence.segment(batch, steps, self.options["checkpoint"])
         noise = Noise(*(self.options[name] is not None for name in ("drop", "zoneout")))
-        frame = self.recurrence._frame(batch, segment, training=True, sequences=True, noise=noise)
+        return self.recurrence._frame(batch, segment, training=True, sequences=True, noise=noise)
+
+    def cut(self, rows: int) -> None:
+        """From now on run in parallel, in shards of at most `rows` sequences, or one band."""
+        frame = self._frame()
         frame.parallel = frame.pack_parallel = True
         frame.most_rows = -(-rows // frame.band) * frame.band
+
+    def single(self, shares: int, looks: int = 1 << 40) -> None:
+        """From now on run one sequence as long ones run, shared out among so many threads where the cell allows it.
+
+        `looks` is that of the frame; below -1000 they part in the first step that they meet in.
+        """
+        frame = self._frame()
+        frame.single, frame.looks = True, looks
+        frame.most_shares = shares if self.problem.cell.elementwise else 1
 
     def poison(self) -> None:
         """Fill all memory that calls reuse, padding included, with NaN."""
@@ -180,6 +193,20 @@ def _check_shards(name: str, problem: Any, dtype: Any) -> None:
             with num_threads(threads):
                 r.cut(rows)
                 check_same_bits(f"{name}, {threads} threads, shards of {rows}", r.everything(), serial)
+
+
+def check_single(problem: Any, dtype: Any) -> None:
+    """A long sequence alone, in one thread and with its units shared out, against the same as a batch of one."""
+    whole = Runner(problem, dtype).everything()
+    for threads in range(1, min(3, maximum_threads()) + 1):
+        for looks in (1 << 40, -1001):
+            r = Runner(problem, dtype)
+            r.single(threads, looks)
+            name = problem.name(np.dtype(dtype).name, f"units in {threads} shares, of {looks} looks")
+            with num_threads(threads):
+                for _ in range(3):
+                    r.poison()
+                    check_same_bits(name, r.everything(), whole)
 
 
 def _check_padding(name: str, r: Runner) -> None:

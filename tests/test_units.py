@@ -1,0 +1,343 @@
+"""One long sequence, whose units are shared out to threads."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+from children import run
+
+import elman
+from elman import frames
+from elman.cells import CELLS
+from elman.jit import maximum_threads
+from elman.jit.calls import Calls
+from elman.kernels.meeting import _SENT_HOME, Crew
+from elman.kernels.simd import CHAINS, VECTORS, lanes
+from elman.plans import make_plan, shared_panels
+from elman.recurrence import Recurrence
+from elman.testing.cells import Problem, check_cell_gradients, check_values
+from elman.testing.exact import Runner, check_single
+
+DTYPES = [np.dtype("float64"), np.dtype("float32")]
+RECURRENT = [name for name, cell in CELLS.items() if cell.h]
+dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
+two_threads = pytest.mark.skipif(maximum_threads() < 2, reason="needs two threads")
+
+
+def units(dtype, panels):
+    """Units whose gates have that many panels, and some padding."""
+    return panels * VECTORS * lanes(dtype) - 3
+
+
+def draw(cell, dtype, panels, steps=12, inputs=3):
+    return Problem.draw(CELLS[cell], (1, steps, inputs, units(dtype, panels)), ("tanh", "sigmoid"), [panels, inputs])
+
+
+@pytest.fixture
+def all_long(monkeypatch):
+    """Every sequence counts as long, every share as large, and hardly anybody waits too long."""
+    for name, value in (("_PARALLEL_FLOPS", -1), ("_SHARE_FLOPS", 1), ("_LOOK_FLOPS", 1)):
+        monkeypatch.setattr(frames, name, value)
+
+
+# ---- numbers
+
+
+@pytest.mark.parametrize("cell", RECURRENT)
+@pytest.mark.parametrize("has_state", [True, False])
+def test_values_and_gradients(cell, has_state, thread_counts, all_long):
+    problem = draw(cell, DTYPES[0], 3, steps=5)
+    problem = problem if has_state else problem.without_state()
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            r = Runner(problem, DTYPES[0])
+            tape = r.recurrence.forward(r.x, r.parameters, r.state, training=True, sequences=True)
+            shares = r.recurrence.plan.shares(threads)
+            assert shares == threads and tape.crew.size == (shares if CELLS[cell].elementwise else 1)
+            check_values(problem)
+            check_cell_gradients(problem, np.random.default_rng(threads))
+
+
+@dtypes
+@pytest.mark.parametrize("panels", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "peephole_lstm"])
+def test_bits_do_not_depend_on_shares(cell, panels, dtype):
+    for inputs in (1, 2 * VECTORS * lanes(dtype) + 5):
+        check_single(draw(cell, dtype, panels, inputs=inputs), dtype)
+
+
+@dtypes
+def test_gates_that_share_a_panel_are_not_cut(dtype):
+    problem = Problem.draw(CELLS["lstm"], (1, 6, 3, 3 * lanes(dtype)), ("tanh", "sigmoid"), 1)
+    assert Runner(problem, dtype).recurrence.plan.shares(2) == 1
+    check_single(problem, dtype)
+
+
+@pytest.mark.parametrize("checkpoint", [None, 1, "sqrt"])
+def test_segments(checkpoint, thread_counts):
+    problem = draw("gru_reset_before", DTYPES[1], 2, steps=11)
+    plain = Runner(problem, DTYPES[1]).everything()
+    problem = replace(problem, path=replace(problem.path, checkpoint=checkpoint))
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            r = Runner(problem, DTYPES[1])
+            r.single(threads)
+            for got, wanted in zip(r.everything(), plain, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
+def some(r, *, single, threads, norms):
+    """The outputs, of inference too, and gradients of x read backwards, of the last output alone, without dx."""
+    steps, batch = r.x.shape[1], r.x.shape[0]
+    x, found = r.x[:, ::-1], []
+    for sequences in (True, False):
+        frame = r.recurrence._frame(batch, steps, training=True, sequences=sequences, noise=frames.Noise())
+        frame.single, frame.most_shares, frame.looks = single, threads, 1 << 40
+        tape = r.recurrence.forward(x, r.parameters, None, training=True, sequences=sequences)
+        assert (tape.crew.size if tape.crew else 0) == (threads if single else 0)
+        targets = [np.full_like(p, np.nan) for p in r.parameters]
+        lengths = np.full((steps, batch), np.nan) if norms else None
+        dx = tape.run_backward(
+            r.d_outputs if sequences else r.d_outputs[:, -1:], None, targets, input_gradient=sequences, norms=lengths
+        )
+        found += [tape.outputs.copy(), *targets, *([dx.copy()] if sequences else []), *([lengths] if norms else [])]
+    frame = r.recurrence._frame(batch, steps, training=False, sequences=True, noise=frames.Noise())
+    frame.single, frame.most_shares, frame.looks = single, threads, 1 << 40
+    return [*found, r.recurrence.forward(x, r.parameters, None, training=False, sequences=True).outputs.copy()]
+
+
+@pytest.mark.parametrize("norms", [False, True])
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_other_calls(cell, norms, thread_counts):
+    problem = draw(cell, DTYPES[1], 3)
+    expected = some(Runner(problem, DTYPES[1]), single=False, threads=1, norms=norms)
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            found = some(Runner(problem, DTYPES[1]), single=True, threads=threads, norms=norms)
+        for got, wanted in zip(found, expected, strict=True):
+            np.testing.assert_array_equal(got, wanted)
+
+
+@two_threads
+def test_many_meetings():
+    """A number that is read before it is there, once in some thousand meetings, would show."""
+    problem = draw("gru_reset_before", DTYPES[1], 2, steps=60)
+    whole = Runner(problem, DTYPES[1]).everything()
+    some_looks = np.random.default_rng(1).integers(-1000, 10_000, 200)
+    with elman.num_threads(2):
+        for looks in (*some_looks, *[1 << 40] * 200):
+            r = Runner(problem, DTYPES[1])
+            r.single(2, int(looks))
+            for got, wanted in zip(r.everything(), whole, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+
+
+@two_threads
+def test_a_fit_gives_the_same_bits_for_any_threads(thread_counts, rng):
+    x, y = rng.standard_normal((3, 120, 5)), rng.standard_normal((3, 1))
+    found = []
+    for threads in thread_counts:
+        with elman.num_threads(threads):
+            layers = [elman.layers.LSTM(64, return_sequences=True), elman.layers.GRU(128), elman.layers.Dense(1)]
+            model = elman.Sequential(layers, seed=3)
+            model.compile("adam", "mse")
+            losses = model.fit(x, y, batch_size=1, epochs=3, verbose=0).history["loss"]
+            found.append([losses, *model.get_weights(), model.predict(x, batch_size=1)])
+            crews = [c for f in model.layers[1]._recurrence._frames.values() for c in f._crews]
+            assert max(crews) == threads
+    for other in found[1:]:
+        for got, wanted in zip(other, found[0], strict=True):
+            np.testing.assert_array_equal(got, wanted)
+    assert found[0][0][-1] < found[0][0][0]
+
+
+# ---- threads that do not come, and that are sent home
+
+
+@two_threads
+@pytest.mark.parametrize("cell", ["lstm", "gru_reset_before"])
+def test_one_thread_does_the_work_of_all(cell, monkeypatch):
+    """One after another, as where a process may have one thread alone."""
+    problem = draw(cell, DTYPES[1], 3)
+    whole = Runner(problem, DTYPES[1]).everything()
+
+    def one_after_another(calls):
+        for entry, _, args in calls._calls:
+            entry(1, *args)
+
+    monkeypatch.setattr(Calls, "__call__", one_after_another)
+    with elman.num_threads(2):
+        r = Runner(problem, DTYPES[1])
+        r.single(2)
+        for _ in range(3):  # the memory of the meetings lasts
+            for got, wanted in zip(r.everything(), whole, strict=True):
+                np.testing.assert_array_equal(got, wanted)
+        assert max(r._frame()._crews) == 2
+
+
+INTERLEAVED = """
+import sys, threading
+import numpy as np
+from elman.kernels.meeting import Crew, arrive, gathered, meet, part
+
+sys.setswitchinterval(1e-6)
+rng = np.random.default_rng(int(sys.argv[1]))
+for case in range(150):
+    threads, steps, meetings = (int(n) for n in rng.integers((2, 1, 1), (5, 12, 3)))
+    crew = Crew(threads, 0)
+    for call in range(4):
+        # Phases of all steps, by share; nobody may begin one before all shares of the last one are done.
+        done = np.zeros((steps * meetings, threads), int)
+        patience = int(rng.choice([-1, 0, 3, 1 << 40]))
+
+        def work(i):
+            start, t = arrive(crew.meeting, i, steps * meetings)
+            home, together = start + steps * meetings + 1, i > 0
+            while 0 <= t < steps:
+                together = together or gathered(crew.meeting, start, t, t * meetings)
+                for m in range(meetings):
+                    phase = t * meetings + m
+                    assert (done[:phase] == 1).all()
+                    done[phase, slice(i, i + 1) if together else slice(None)] += 1
+                    if together:
+                        together = meet(crew.meeting, i, start + phase + 1, home, patience)
+                        if i > 0 and not together:
+                            return
+                t += 1
+            part(crew.meeting, i, home, together)
+
+        failed = []
+        threading.excepthook = lambda what: failed.append(what)
+        team = [threading.Thread(target=work, args=(i,), daemon=True) for i in rng.permutation(threads)]
+        for one in team:
+            one.start()
+        for one in team:
+            one.join(60)
+        assert not failed and not any(one.is_alive() for one in team), (case, call, patience, done)
+        assert (done == 1).all(), (case, call, patience, done)
+"""
+
+
+@pytest.mark.parametrize("seed", [1, 2])
+def test_any_order_of_what_threads_do(seed, tmp_path):
+    """Threads of Python, which may change at every line: each share of each phase is done once, and nobody is lost."""
+    script = INTERLEAVED.replace("sys.argv[1]", str(seed))
+    assert not run(script, tmp_path, NUMBA_DISABLE_JIT="1").stderr
+
+
+def test_after_failures_ever_more_calls_go_by():
+    crew, gaps, gap = Crew(2, 5), [], 0
+    for _ in range(400):
+        if crew.ready():
+            gaps.append(gap)
+            gap, crew.meeting[_SENT_HOME] = 0, crew.meeting[_SENT_HOME] + 1
+        else:
+            gap += 1
+    assert gaps[:9] == [0, 1, 3, 7, 15, 31, 63, 63, 63]
+    while not crew.ready():
+        pass
+    assert crew.ready() and crew.ready()  # it went well
+    crew.meeting[_SENT_HOME] += 2  # on the way forward and back
+    assert [crew.ready() for _ in range(3)] == [False, True, True]
+
+
+@two_threads
+def test_who_is_sent_home_is_left_out():
+    problem = draw("lstm", DTYPES[1], 2)
+    with elman.num_threads(2):
+        r = Runner(problem, DTYPES[1])
+        r.single(2, -1001)
+        sizes = []
+        for _ in range(200):
+            tape = r.recurrence.forward(r.x, r.parameters, None, training=True, sequences=True)
+            sizes.append(tape.crew.size)
+    # Sent home they are where they came in time: nearly always, at least once.
+    assert sizes[0] == 2 and 1 in sizes and set(sizes) == {1, 2}
+
+
+# ---- who shares what
+
+
+def crew_of(cell, size, threads=2, mask=None, drop=None, **options):
+    batch, steps, inputs, h = size
+    cell = CELLS[cell]
+    r = Recurrence(cell, inputs, h, DTYPES[1], "tanh", "sigmoid")
+    _, parameters, _ = Problem.draw(cell, (1, 1, inputs, h), ("tanh", "sigmoid"), 0).split(DTYPES[1])
+    with elman.num_threads(threads):
+        x = np.zeros((batch, steps, inputs), np.float32)
+        tape = r.forward(x, parameters, None, training=False, sequences=False, mask=mask, drop=drop, **options)
+    return tape.crew.size if tape.crew else 0
+
+
+@two_threads
+def test_which_sequences_are_shared_out():
+    assert crew_of("lstm", (1, 500, 8, 64)) == 2
+    assert crew_of("lstm", (1, 500, 8, 64), threads=1) == 1
+    assert crew_of("simple", (1, 500, 8, 64)) == 1  # little work in each step
+    assert crew_of("layer_norm_lstm", (1, 500, 8, 64)) == 1  # its units see each other
+    assert crew_of("lstm", (1, 20, 8, 64)) == 0  # short
+    assert crew_of("lstm", (2, 500, 8, 64)) == 0
+    assert crew_of("mingru", (1, 500, 8, 256)) == 0  # no recurrent product
+    assert crew_of("lstm", (1, 500, 8, 64), mask=np.ones((500, 1), np.uint8)) == 0
+    assert crew_of("lstm", (1, 500, 8, 64), drop=np.ones((1, 64), np.float32)) == 0
+
+
+def _mixing(act, gate):
+    def forward(z, prev, new, w, at):
+        for j in range(at.lo, at.hi):
+            new[0, j] = z[0, j] + z[0, at.lo]
+
+    def backward(z, prev, new, dnew, dprev, w, dw, at):
+        for j in range(at.lo, at.hi):
+            z[0, j] = dnew[0, j]
+            dprev[0, j] = 0
+
+    return forward, backward
+
+
+@two_threads
+def test_a_cell_that_mixes_units_is_caught():
+    wrong = replace(CELLS["simple"], name="wrong", kernels=_mixing)
+    problem = replace(draw("simple", DTYPES[1], 2), cell=wrong)
+    with pytest.raises(AssertionError, match="units in 2 shares"):
+        for _ in range(100):  # all by the first thread where the other one comes late
+            check_single(problem, DTYPES[1])
+
+
+@dtypes
+def test_shares_are_whole_panels(dtype):
+    def shares(panels, threads):
+        return make_plan(CELLS["gru"], 3, units(dtype, panels), dtype).shares(threads)
+
+    assert [shares(1, n) for n in (1, 2, 8)] == [1, 1, 1]
+    assert [shares(4, n) for n in (1, 2, 3, 4, 8)] == [1, 2, 2, 4, 4]
+    assert [shares(5, n) for n in (2, 3, 4, 5)] == [2, 3, 3, 5]
+
+
+@dtypes
+@pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "simple"])
+def test_every_share_of_a_group_has_its_weights_in_one_piece(cell, dtype):
+    plan_key = CELLS[cell], 3, units(dtype, 5), dtype
+    plan = make_plan(*plan_key)
+    block = plan.padded // plan.width
+    assert shared_panels(plan_key, 1) is plan.panels
+    for shares in (2, 3, 5):
+        panels = shared_panels(plan_key, shares)
+        np.testing.assert_array_equal(np.delete(panels, 5, 1), np.delete(plan.panels, 5, 1))
+        order = np.argsort(panels[:, 5])
+        sizes = panels[:, 1] * plan.width * (panels[:, 2] + panels[:, 3])
+        np.testing.assert_array_equal(panels[order, 5], np.cumsum(sizes[order]) - sizes[order])
+        share = panels[:, 0] % block // (VECTORS * -(-5 // shares))
+        for first, gates, *_ in plan.groups:
+            mine = [i for i in order if first * block <= panels[i, 0] < (first + gates) * block]
+            assert [share[i] for i in mine] == sorted(share[mine])
+            for k in range(shares):
+                own = [panels[i, 0] for i in mine if share[i] == k]
+                assert own == sorted(own)
+
+
+def test_products_of_a_small_share_take_several_gates():
+    width = lanes(DTYPES[1])
+    few, many = (make_plan(CELLS["lstm"], 3, n * width, DTYPES[1]) for n in (CHAINS, 2 * CHAINS))
+    assert few.mixes(2) and not few.mixes(1) and not many.mixes(1) and not many.mixes(2)
+    assert not make_plan(CELLS["simple"], 3, CHAINS * width, DTYPES[1]).mixes(2)
