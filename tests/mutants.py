@@ -21,6 +21,7 @@ from elman.cells import CELLS, layer_norm
 from elman.jit import DISABLED, Function
 from elman.kernels import losses as loss_kernels
 from elman.kernels import pointwise, scan, simd, skips, units
+from elman.kernels.meeting import Crew
 from elman.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -312,6 +313,9 @@ def loops(tree):
 ONE = ((units, "_forward_shard", loops), (units, "_backward_shard", loops))
 
 
+TRYING = mock.patch.object(Crew, "attempt", lambda crew: True)
+
+
 class OnePaths(Paths):
     """One sequence in three shares, done one after the other, against what it gives as a batch."""
 
@@ -333,7 +337,7 @@ class OnePaths(Paths):
         r.everything()
         r.poison()
         # Without compilation one thread does it all, however many there seem to be.
-        with mock.patch.object(recurrence, "usable_threads", lambda: 3), mock.patch("numba.set_num_threads"):
+        with mock.patch.object(recurrence, "usable_threads", lambda: 3), mock.patch("numba.set_num_threads"), TRYING:
             return self.found(r)
 
     def found(self, r):

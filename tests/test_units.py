@@ -1,5 +1,8 @@
 """One long sequence, whose units are shared out to threads."""
 
+import copy
+import os
+import pickle
 from dataclasses import replace
 
 import numpy as np
@@ -11,12 +14,14 @@ from elman import frames
 from elman.cells import CELLS
 from elman.jit import maximum_threads
 from elman.jit.calls import Calls
-from elman.kernels.meeting import _SENT_HOME, Crew
+from elman.kernels import meeting
+from elman.kernels.meeting import _ALONE, _LOST, Crew
 from elman.kernels.simd import CHAINS, VECTORS, lanes
 from elman.plans import make_plan, shared_panels
 from elman.recurrence import Recurrence
 from elman.testing.cells import Problem, check_cell_gradients, check_values
 from elman.testing.exact import Runner, check_single
+from elman.threads import usable_cores
 
 DTYPES = [np.dtype("float64"), np.dtype("float32")]
 RECURRENT = [name for name, cell in CELLS.items() if cell.h]
@@ -36,7 +41,7 @@ def draw(cell, dtype, panels, steps=12, inputs=3):
 @pytest.fixture
 def all_long(monkeypatch):
     """Every sequence counts as long, every share as large, and hardly anybody waits too long."""
-    for name, value in (("_PARALLEL_FLOPS", -1), ("_SHARE_FLOPS", 1), ("_LOOK_FLOPS", 1)):
+    for name, value in (("_PARALLEL_FLOPS", -1), ("_SHARE_FLOPS", {True: 1, False: 1}), ("_LOOK_FLOPS", 1)):
         monkeypatch.setattr(frames, name, value)
 
 
@@ -52,8 +57,8 @@ def test_values_and_gradients(cell, has_state, thread_counts, all_long):
         with elman.num_threads(threads):
             r = Runner(problem, DTYPES[0])
             tape = r.recurrence.forward(r.x, r.parameters, r.state, training=True, sequences=True)
-            shares = r.recurrence.plan.shares(threads)
-            assert shares == threads and tape.crew.size == (shares if CELLS[cell].elementwise else 1)
+            assert r.recurrence.plan.shares(threads) == threads
+            assert tape.crew.size == (min(threads, usable_cores()) if CELLS[cell].elementwise else 1)
             check_values(problem)
             check_cell_gradients(problem, np.random.default_rng(threads))
 
@@ -121,15 +126,17 @@ def test_other_calls(cell, norms, thread_counts):
 @two_threads
 def test_many_meetings():
     """A number that is read before it is there, once in some thousand meetings, would show."""
-    problem = draw("gru_reset_before", DTYPES[1], 2, steps=60)
+    problem = draw("gru_reset_before", DTYPES[1], 2, steps=200)
     whole = Runner(problem, DTYPES[1]).everything()
-    some_looks = np.random.default_rng(1).integers(-1000, 10_000, 200)
+    some_looks, together = np.random.default_rng(1).integers(-1000, 10_000, 100), 0
     with elman.num_threads(2):
-        for looks in (*some_looks, *[1 << 40] * 200):
+        for looks in (*some_looks, *[1 << 40] * 100):
             r = Runner(problem, DTYPES[1])
             r.single(2, int(looks))
             for got, wanted in zip(r.everything(), whole, strict=True):
                 np.testing.assert_array_equal(got, wanted)
+            together += 2 - r._frame().crew(None, 2).meeting[_ALONE]  # on the way forward, on the way back
+    assert together > 0
 
 
 @two_threads
@@ -144,7 +151,7 @@ def test_a_fit_gives_the_same_bits_for_any_threads(thread_counts, rng):
             losses = model.fit(x, y, batch_size=1, epochs=3, verbose=0).history["loss"]
             found.append([losses, *model.get_weights(), model.predict(x, batch_size=1)])
             crews = [c for f in model.layers[1]._recurrence._frames.values() for c in f._crews]
-            assert max(crews) == threads
+            assert max(crews) == min(threads, usable_cores())
     for other in found[1:]:
         for got, wanted in zip(other, found[0], strict=True):
             np.testing.assert_array_equal(got, wanted)
@@ -178,6 +185,7 @@ def test_one_thread_does_the_work_of_all(cell, monkeypatch):
 INTERLEAVED = """
 import sys, threading
 import numpy as np
+from elman.kernels import meeting
 from elman.kernels.meeting import Crew, arrive, gathered, meet, part
 
 sys.setswitchinterval(1e-6)
@@ -225,34 +233,78 @@ def test_any_order_of_what_threads_do(seed, tmp_path):
     assert not run(script, tmp_path, NUMBA_DISABLE_JIT="1").stderr
 
 
-def test_after_failures_ever_more_calls_go_by():
-    crew, gaps, gap = Crew(2, 5), [], 0
-    for _ in range(400):
-        if crew.ready():
-            gaps.append(gap)
-            gap, crew.meeting[_SENT_HOME] = 0, crew.meeting[_SENT_HOME] + 1
-        else:
-            gap += 1
-    assert gaps[:9] == [0, 1, 3, 7, 15, 31, 63, 63, 63]
-    while not crew.ready():
-        pass
-    assert crew.ready() and crew.ready()  # it went well
-    crew.meeting[_SENT_HOME] += 2  # on the way forward and back
-    assert [crew.ready() for _ in range(3)] == [False, True, True]
+def test_after_failures_ever_more_time_goes_by(monkeypatch):
+    crew, now, tried = Crew(2, 5), [1000.0], []
+    monkeypatch.setattr(meeting.time, "monotonic", lambda: now[0])
+    for _ in range(50_000):
+        if crew.attempt():
+            tried.append(now[0])
+            crew.meeting[_ALONE] += 1
+        now[0] += 0.0001
+    np.testing.assert_allclose(np.diff(tried)[:7], [0.001, 0.004, 0.016, 0.064, 0.256, 1, 1], atol=3e-4)
+    now[0] += 2
+    assert [crew.attempt() for _ in range(3)] == [True] * 3  # it went well
+    crew.meeting[_ALONE] += 2  # on the way forward and back
+    assert not crew.attempt()
+    now[0] += 0.0011
+    assert crew.attempt()
+
+
+def test_after_a_loss_its_twentyfold_goes_by(monkeypatch):
+    crew, now = Crew(2, 5), [1000.0]
+    monkeypatch.setattr(meeting.time, "monotonic", lambda: now[0])
+    assert crew.attempt()
+    crew.meeting[_ALONE] += 1
+    crew.meeting[_LOST] += round(0.004 / meeting._LOOK)
+    assert not crew.attempt()
+    now[0] += 0.079
+    assert not crew.attempt()
+    now[0] += 0.002
+    assert crew.attempt()
 
 
 @two_threads
-def test_who_is_sent_home_is_left_out():
-    problem = draw("lstm", DTYPES[1], 2)
+def test_who_is_sent_home_is_left_out(all_long, monkeypatch):
+    monkeypatch.setattr(frames, "_MEETING_LOOKS", -(1 << 40))
+    problem = draw("lstm", DTYPES[1], 2, steps=200)
     with elman.num_threads(2):
-        r = Runner(problem, DTYPES[1])
-        r.single(2, -1001)
-        sizes = []
+        r, sizes = Runner(problem, DTYPES[1]), []
         for _ in range(200):
             tape = r.recurrence.forward(r.x, r.parameters, None, training=True, sequences=True)
             sizes.append(tape.crew.size)
-    # Sent home they are where they came in time: nearly always, at least once.
-    assert sizes[0] == 2 and 1 in sizes and set(sizes) == {1, 2}
+    assert sizes[0] == 2 and sizes[1] == 1 and sizes.count(1) > sizes.count(2)
+
+
+FORKED = """
+import os, sys
+import numpy as np
+from elman.functional import recurrent
+
+x, kernel, recurrent_kernel = (np.full(shape, 0.01, np.float32) for shape in ((1, 100, 8), (8, 512), (128, 512)))
+x[0, :, 0] = np.linspace(-1, 1, 100)
+tape = recurrent("lstm", x, [kernel, recurrent_kernel])[2]
+assert tape.crew.size == 2
+child = os.fork()
+if child == 0:
+    cpus = sorted(os.sched_getaffinity(0))
+    os.sched_setaffinity(0, cpus[-1:])
+    found = tape.backward(np.ones((1, 100, 128), np.float32))
+    os._exit(0 if all(np.isfinite(p).all() and p.any() for p in found.parameters) else 1)
+sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
+"""
+
+
+@two_threads
+@pytest.mark.skipif(not hasattr(os, "fork") or not hasattr(os, "sched_setaffinity"), reason="Linux")
+def test_a_forked_child_goes_back_in_one_thread(kernel_cache):
+    assert run(FORKED, kernel_cache, check=False).returncode == 0
+
+
+def test_a_copy_has_memory_of_its_own():
+    crew = Crew(2, 5)
+    crew.meeting[...] = 3
+    for other in (copy.deepcopy(crew), pickle.loads(pickle.dumps(crew))):
+        assert (other.size, other.patience) == (2, 5) and not other.meeting.any()
 
 
 # ---- who shares what
@@ -298,7 +350,7 @@ def _mixing(act, gate):
 @two_threads
 def test_a_cell_that_mixes_units_is_caught():
     wrong = replace(CELLS["simple"], name="wrong", kernels=_mixing)
-    problem = replace(draw("simple", DTYPES[1], 2), cell=wrong)
+    problem = replace(draw("simple", DTYPES[1], 2, steps=300), cell=wrong)
     with pytest.raises(AssertionError, match="units in 2 shares"):
         for _ in range(100):  # all by the first thread where the other one comes late
             check_single(problem, DTYPES[1])

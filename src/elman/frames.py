@@ -14,6 +14,7 @@ from elman.jit.calls import Calls
 from elman.kernels.meeting import Crew
 from elman.kernels.simd import ROWS, VECTORS, address
 from elman.plans import Plan, band_rows
+from elman.threads import usable_cores
 
 # Below this many floating-point operations a kernel call runs serially: a parallel launch costs 2 to 14 us, in which
 # one core does about 2 million. Two threads over one, training and prediction: LSTM (32,24,1,16), 3.6 million, 0.85 and
@@ -26,10 +27,10 @@ _PARALLEL_FLOPS = 2_000_000
 _ONE_BAND_FLOPS = 25_000_000
 # Operations of a product that take as long as a gate does: 0.3 ns.
 _GATE_FLOPS = 40
-# What a thread has to do at least in each step of one sequence whose units are shared out, products and gates. Two
-# threads over one, training and prediction, near each other: Elman net of 128 units (20,000 each) 0.69 and 0.68,
-# LSTM(64) (23,000) 0.78 and 0.78; GRU(64) (18,000) 0.85 and 1; Elman net of 96 units (12,000) 0.9 and 0.8, or 1.3.
-_SHARE_FLOPS = 19_000
+# What a thread has to do at least in each step of one sequence whose units are shared out, products and gates, in
+# training and else. Two threads over one near each other: LSTM(64) (23,000) 0.78 and 0.78, Elman net of 128 units
+# (20,000) 0.71 and 0.73, GRU(64) (18,000) 0.85 and 1, or 1.3; Elman net of 96 units (12,000) 0.9 and 0.8, or 1.3.
+_SHARE_FLOPS = {True: 17_000, False: 19_000}
 # The first thread has patience for what a meeting takes anyway, and two fifths of the time that it would take for what
 # the others do; in looks at them, 0.55 ns each, in which one row has so many operations done. It waits, near and far:
 # LSTM(64) 360 and 950 looks, of 530; LSTM(128) 580 and 2400, of 1340, where two threads over one take 0.65 and 1.2.
@@ -98,7 +99,8 @@ class Frame:
         self.single = batch == 1 and bool(cell.h) and flops > _PARALLEL_FLOPS
         if training:
             ahead.start(dtype, single=self.single)
-        self.most_shares = max(1, step_flops // _SHARE_FLOPS) if cell.elementwise else 1
+        most = min(step_flops // _SHARE_FLOPS[training], usable_cores())
+        self.most_shares = max(1, most) if cell.elementwise else 1
         self.looks = step_flops // (_LOOK_FLOPS * (1 + (cell.late is not None)))
         self._crews: dict[int, Crew] = {}
         # Weights that fit the second-level cache are cheap to read again; smaller shards then keep a step's rows in the
@@ -127,7 +129,7 @@ class Frame:
         crew = self._crews.get(size)
         if crew is None:
             crew = self._crews[size] = Crew(size, _MEETING_LOOKS + 2 * self.looks * (size - 1) // (5 * size))
-        return crew if size == 1 or crew.ready() else self.crew(plan, 1)
+        return crew if size == 1 or crew.attempt() else self.crew(plan, 1)
 
     # ---- sequences in bands, and as users know them
 

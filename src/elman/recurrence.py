@@ -118,10 +118,9 @@ class Recurrence:
         segment = self.segment(batch, steps, checkpoint) if training and checkpoint is not None else steps
         noise = _NO_NOISE if drop is zoneout is None else Noise(drop is not None, zoneout is not None)
         frame = self._frame(batch, segment, training=training, sequences=sequences, noise=noise)
-        threads = usable_threads() if frame.parallel else 1
-        crew = frame.crew(self.plan, usable_threads()) if mask is None and noise is _NO_NOISE else None
-        if crew is not None and crew.size > 1:
-            threads = usable_threads()
+        most = usable_threads()
+        crew = frame.crew(self.plan, most) if mask is None and noise is _NO_NOISE else None
+        threads = most if frame.parallel or (crew is not None and crew.size > 1) else 1
         tape = Tape(self, x, parameters, frame, mask, threads, crew)
         unit_weights = parameters[3]
         fresh = state is None
@@ -171,7 +170,7 @@ class Recurrence:
         plan = self.plan
         panels = plan.panels if tape.crew is None else shared_panels(self.key, tape.crew.size)
         kernel, recurrent, bias, _ = parameters
-        packers = tape.threads if frame.pack_parallel else 1
+        packers = tape.launched(tape.threads) if frame.pack_parallel else 1
         return pack, packers, (
             equal_panels(len(plan.panels), packers), pack_shard.handle(self.dtype), panels, kernel, recurrent,
             plan.x_gates, plan.h_gates, bias, frame.bias, self.units, plan.width, frame.w,
@@ -186,13 +185,13 @@ class Recurrence:
         cell, late, product_ = self.handles(frame.batch, backward=False)
         if tape.crew is not None:
             crew = tape.crew
-            return units.forward, crew.size, (
+            return units.forward, tape.launched(crew.size), (
                 crew.pieces, units.forward_shard.handle(self.dtype), crew.meeting, crew.patience, cell, late,
                 multiply_units.handle(self.dtype) if plan.mixes(crew.size) else product_, *place, end - begin, slots,
                 frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width, fresh, frame.u,
                 frame.s, frame.z, y, begin - (tape.steps - y.shape[1]),
             )  # fmt: skip
-        return scan.forward, min(tape.threads, len(tape.pieces)), (
+        return scan.forward, tape.launched(min(tape.threads, len(tape.pieces))), (
             tape.pieces, frame.most_rows,
             scan.forward_shard.handle(self.dtype), cell, late, product_,
             skips.forward_addresses(mask.size > 0, tape.zone.size > 0, self.dtype), *place,

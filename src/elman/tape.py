@@ -16,6 +16,7 @@ from elman.kernels.matmul import multiply, pack_transposed, transposed_shard
 from elman.kernels.meeting import Crew
 from elman.kernels.simd import VECTORS
 from elman.plans import equal_items, equal_panels, equal_pieces, shared
+from elman.threads import usable_threads
 
 # Panels whose weight gradients are summed together where x and h are read where they lie.
 _CHUNK = 4
@@ -77,6 +78,14 @@ class Tape:
         else:
             shares = shared(mask, threads, recurrence.time_block(len(x)), recurrence.idle, recurrence.plan)
             self.masks, self.pieces, self._items = (mask, shares.gaps, shares.read), shares.pieces, shares.items
+
+    @staticmethod
+    def launched(threads: int) -> int:
+        """So many threads, or one where they may not be launched, in a child that was forked since `forward`.
+
+        The work then is in as many pieces, which the one does.
+        """
+        return threads if usable_threads() > 1 else 1
 
     # ---- segments
 
@@ -213,7 +222,12 @@ class Tape:
         scratch = frame.scratch(r, self.threads, input_gradient=input_gradient)
         dx = scratch.dx
         if self.plain and d_state is None and norms is None:
-            places = self.place, self.crew, None if d_outputs is None else (located(d_outputs), d_outputs.shape[1])
+            places = (
+                self.place,
+                self.crew,
+                self.launched(self.threads),
+                None if d_outputs is None else (located(d_outputs), d_outputs.shape[1]),
+            )
             ready = scratch.ready
             if ready is None or not ready.fits(places, self._parameters, gradients):
                 run = self._piece(
@@ -233,7 +247,7 @@ class Tape:
 
     def _packing(self, scratch: Scratch, *, input_gradient: bool) -> list[Call]:
         """The calls that transpose the weights the gradients run through."""
-        r, threads = self._recurrence, self.threads if self._frame.pack_parallel else 1
+        r, threads = self._recurrence, self.launched(self.threads) if self._frame.pack_parallel else 1
         width, shard = r.plan.width, transposed_shard.handle(r.dtype)
         kernel, recurrent, _, _ = self._parameters
         used = [(recurrent, r.h_order, scratch.rt)] if recurrent.size else []
@@ -318,14 +332,14 @@ class Tape:
         hidden = r.cell.states if frame.drop.size else 0
         begins, ends = which
         items = equal_items(r.key, frame.batch, threads) if self._items is None else self._items
-        of_weights = weights.weight_gradients, threads, (
+        of_weights = weights.weight_gradients, self.launched(threads), (
             items, weights.shard.handle(r.dtype), len(plan.panels) if a.packed.size else _CHUNK, plan.panels,
             multiply.handle(r.dtype), *place, steps, frame.batch, plan.padded, frame.s, hidden, frame.z, plan.operand,
             plan.width, masks[2], a.time_block, begins, a.panel, a.packed, a.sums,
         )  # fmt: skip
         if not ends:
             return [through_time, of_weights]
-        collectors = threads if a.sums.size > _COLLECTED_ALONE else 1
+        collectors = self.launched(threads) if a.sums.size > _COLLECTED_ALONE else 1
         handed_over = weights.collect, collectors, (
             equal_panels(len(plan.panels), collectors), weights.collect_shard.handle(r.dtype), plan.panels, plan.width,
             plan.padded, r.units, plan.x_gates, plan.h_gates, a.sums, *gradients[:3],
@@ -345,11 +359,11 @@ class Tape:
         common = frame.s, *outputs, output_steps, steps, a.rt, a.wt, plan.x_rows, plan.h_rows, plan.operand, r.units
         if self.crew is not None and norms.size == 0:
             crew = self.crew
-            return units.backward, crew.size, (
+            return units.backward, self.launched(crew.size), (
                 crew.pieces, units.backward_shard.handle(r.dtype), crew.meeting, crew.patience, cell, late, product,
                 plan.padded, *common, plan.width, fresh, frame.u, frame.z, a.d, a.du, dx,
             )  # fmt: skip
-        return scan.backward, min(self.threads, len(self.pieces)), (
+        return scan.backward, self.launched(min(self.threads, len(self.pieces))), (
             self.pieces, frame.most_rows, scan.backward_shard.handle(r.dtype), cell, late, product,
             skips.backward_addresses(masks[0].size > 0, self.zone.size > 0, r.dtype), plan.padded, *common,
             plan.width, *masks, frame.drop, self.zone, frame.batch, fresh, frame.u, frame.z, a.d, a.du, dx, norms,

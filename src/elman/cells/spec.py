@@ -77,7 +77,9 @@ class Cell:
         Further rows of the buffer, after the operand, without a product: what ``forward`` leaves for ``backward``, or
         one half of ``backward`` for the other.
     elementwise : bool
-        True if the kernels work on each unit by itself: several threads may then share out the units of one sequence.
+        True if all kernels compute unit j from what is at j alone; h and operand reach other units by products. Threads
+        may then share out the units of one sequence, with ``at.lo`` where a share begins. Claimed of a cell that reads
+        elsewhere, results differ from run to run.
     bias : bool
         False for a cell to whose products nothing is added, such as one that normalises them.
     recurrent_bias : bool

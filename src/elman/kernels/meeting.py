@@ -5,34 +5,44 @@ each does its own share. They *meet* where one needs what others computed: a thr
 the others are as far. Two cores of Zen 4 that share a third-level cache wait 150 to 300 ns for each other, the numbers
 that they exchange included, and 600 to 1300 where they are far from each other, as the cores of a virtual machine are
 at times; and another process may take one of them. So the first thread counts its looks at the others until they are
-there. Where that takes too long for what they save, it sends them home and goes
-on alone; `Crew` leaves them out of the next calls. Which thread computes a number changes no bit of it.
+there. Where that takes too long for what they save, it sends them home and goes on alone; `Crew` then leaves them out
+for some time. Which thread computes a number changes no bit of it.
 
-No thread relies on others to run at the same time: one after another, the first one does all, and the others find that
-it has. ``meeting`` (int64) holds `WORDS` words per thread and lasts from call to call. Each call counts on from the
-last one: to set it back, somebody would have to wait for threads that come late.
+No thread relies on others to run at the same time: one after another, the first one first, it does all, and the others
+find that it has. ``meeting`` (int64) holds `WORDS` words per thread and lasts from call to call; no call begins before
+all threads have left the last one. Each counts on from there: to set it back, somebody would have to wait for threads
+that come late.
 """
 
 from __future__ import annotations
+
+import time
+from typing import Any
 
 import numpy as np
 
 from elman.jit import helper
 from elman.jit.atomic import publish, published
+from elman.memory import aligned
 
-WORDS = 16
-"""Two cache lines, as processors fetch them in pairs."""
+WORDS = 32
+"""Two pairs of cache lines, as processors fetch them in pairs: one for others to read, one for the thread itself."""
 
-# Words of a thread: the count that it has come to, for others to read, and the one its next call begins with.
-_COUNT, _BEGIN = 0, 1
-# Further ones of the first thread: the step that others begin with, -1 as long as there is none; the count at which
-# they part; the looks at them beyond what it has patience for; and how often it has sent them home.
-_STEP, _PARTED, _EXCESS, _SENT_HOME = 2, 3, 4, 5
+# For others to read: the count that a thread has come to; of the first one the step that others begin with, -1 as long
+# as there is none, and the count at which they part.
+_COUNT, _STEP, _PARTED = 0, 1, 2
+# Its own: the count that its next call begins with; of the first one the looks at others beyond what it has patience
+# for, in this call, those lost in all calls, and in how many calls it was alone at the end.
+_BEGIN, _EXCESS, _LOST, _ALONE = 16, 17, 18, 19
+_LOOK = 0.55e-9  # seconds
 # In so many meetings the first thread may look twice as often as it has patience for before it goes on alone: 11 us of
 # LSTM(64).
 _ENDURED = 32
-# Calls that others are left out of at most. One that fails takes a quarter longer than one thread would.
-_MOST_LEFT_OUT = 63
+# Seconds without another attempt.
+_FIRST_PAUSE, _LONGEST_PAUSE = 0.001, 1.0
+# Looks as good as lost where others do not come at all: another process has their core, and the end of a call then
+# waits for its slice to end, 4 ms or so.
+_TOO_LATE = 7_000_000
 
 
 @helper
@@ -73,13 +83,13 @@ def meet(meeting, i, count, home, patience):
         together = meeting[_EXCESS] <= _ENDURED * patience
         if not together:
             meeting[_PARTED] = count
-            meeting[_SENT_HOME] += 1
         publish(meeting, _COUNT, count if together else home)
         looks = 0
         for k in range(WORDS, meeting.size, WORDS):
             while published(meeting, k + _COUNT) < count:
                 looks += 1
         meeting[_EXCESS] = max(0, meeting[_EXCESS] + looks - patience)
+        meeting[_LOST] += max(0, looks - patience)
         return together
     publish(meeting, i * WORDS + _COUNT, count)
     seen = published(meeting, _COUNT)
@@ -98,6 +108,9 @@ def meet(meeting, i, count, home, patience):
 def part(meeting, i, home, together):
     """The end of a call. If the first thread has done the last step alone, those that come now find that it is done."""
     if i == 0 and not together:
+        meeting[_ALONE] += 1
+        if meeting[_STEP] < 0:
+            meeting[_LOST] += _TOO_LATE
         publish(meeting, _COUNT, home)
 
 
@@ -114,19 +127,25 @@ class Crew:
 
     def __init__(self, size: int, patience: int) -> None:
         self.size, self.patience = size, patience
-        self.meeting = np.zeros(size * WORDS, np.int64)
+        self.meeting = aligned(size * WORDS, np.int64)
+        self.meeting[...] = 0
         self.pieces = np.tile(np.array([0, 1], np.int64), (size, 1, 1))
         """The whole sequence, for each of them."""
-        self._tried = False
-        self._sent_home = self._left_out = self._last_time = 0
+        self._alone, self._lost, self._tried = 0, 0, False
+        self._pause = self._until = 0.0
 
-    def ready(self) -> bool:
-        """Whether to try it in the next call; where that failed again and again, ever more calls go by in between."""
-        sent_home = int(self.meeting[_SENT_HOME])
-        if sent_home != self._sent_home:
-            self._left_out = self._last_time = min(2 * self._last_time + 1, _MOST_LEFT_OUT)
+    def __reduce__(self) -> tuple[Any, ...]:
+        # The counts of a copy made during a call would differ from thread to thread.
+        return Crew, (self.size, self.patience)
+
+    def attempt(self) -> bool:
+        """Whether to do the next call together: after one that failed not for so long that it costs a twentieth."""
+        now, alone, lost = time.monotonic(), int(self.meeting[_ALONE]), int(self.meeting[_LOST])
+        if alone != self._alone:
+            pause = max(4 * self._pause, _FIRST_PAUSE, 20 * _LOOK * (lost - self._lost))
+            self._pause = min(pause, _LONGEST_PAUSE)
+            self._until = now + self._pause
         elif self._tried:
-            self._last_time = 0
-        self._sent_home, self._tried = sent_home, self._left_out == 0
-        self._left_out -= not self._tried
+            self._pause = 0.0
+        self._alone, self._lost, self._tried = alone, lost, now >= self._until
         return self._tried

@@ -211,7 +211,8 @@ def check_cell(
             exact.check_bits(Problem.draw(cell, size, tuple(activations[0]), [seed, 3]), dtype)
         exact.check_options(Problem.draw(cell, _SEGMENTED, tuple(activations[0]), [seed, 7]), dtype)
         if cell.h:
-            size = 1, 9, 3, 2 * VECTORS * lanes(np.dtype(dtype)) - 1  # two shares, the last one with padding
+            # Two shares, the last one with padding, and steps enough for threads that come late.
+            size = 1, 300, 3, 2 * VECTORS * lanes(np.dtype(dtype)) - 1
             exact.check_single(Problem.draw(cell, size, tuple(activations[0]), [seed, 8]), dtype)
 
 
