@@ -11,7 +11,7 @@ from elman.cells.dense import DENSE
 from elman.jit import invoke
 from elman.kernels.matmul import multiply, multiply_row, pack, pack_shard, pack_transposed, transposed_shard
 from elman.kernels.simd import ROWS, VECTORS, lanes, pointer
-from elman.plans import equal_panels, make_plan
+from elman.plans import equal_panels, make_plan, packed_panels
 
 DTYPES = [np.float32, np.float64]
 GUARD = 777.5
@@ -169,7 +169,8 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
         return None if gate < 0 or unit >= units else gate * units + unit
 
     expected = np.zeros(plan.packed, dtype)
-    for q, count, kx, kh, _, to, _ in plan.panels:
+    panels = packed_panels((cell, inputs, units, np.dtype(dtype)))
+    for q, count, kx, kh, to, _ in panels:
         for v in range(count):
             for j in range(width):
                 for k in range(kx + kh):
@@ -178,8 +179,8 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
                     value = 0 if where is None else matrix[k if k < kx else k - kx, where]
                     expected[to + (k * count + v) * width + j] = value
     # The sums of the weight gradients lie one after the other: a row per row of the panel, and one for the bias.
-    begins = np.cumsum([0, *((kx + kh + 1) * count * width for _, count, kx, kh, _, _, _ in plan.panels)])
-    assert plan.panels[:, 6].tolist() == begins[:-1].tolist() and plan.sums == begins[-1]
+    begins = np.cumsum([0, *((kx + kh + 1) * count * width for _, count, kx, kh, _, _ in plan.panels)])
+    assert plan.panels[:, 5].tolist() == begins[:-1].tolist() and plan.sums == begins[-1]
     sums = np.zeros((cell.rows, plan.padded), dtype)
     for row in range(cell.rows):
         for r, gates in enumerate((plan.x_gates, plan.h_gates)[:bias_rows]):
@@ -189,7 +190,7 @@ def test_packing(dtype, cell, inputs, units, bias_rows, thread_counts, rng):
         for shards in (1, 2, 3, 7):
             target, found = np.full(plan.packed, np.nan, dtype), np.full_like(sums, GUARD)
             pack(
-                threads, equal_panels(len(plan.panels), shards), pack_shard.handle(np.dtype(dtype)), plan.panels,
+                threads, equal_panels(len(panels), shards), pack_shard.handle(np.dtype(dtype)), panels,
                 kernel, recurrent, plan.x_gates, plan.h_gates, bias, found, units, width, target,
             )  # fmt: skip
             np.testing.assert_array_equal(target, expected)

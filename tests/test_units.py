@@ -17,7 +17,7 @@ from elman.jit.calls import Calls
 from elman.kernels import meeting
 from elman.kernels.meeting import _ALONE, _LOST, Crew
 from elman.kernels.simd import CHAINS, VECTORS, lanes
-from elman.plans import make_plan, shared_panels
+from elman.plans import make_plan, packed_panels
 from elman.recurrence import Recurrence
 from elman.testing.cells import Problem, check_cell_gradients, check_values
 from elman.testing.exact import Runner, check_single
@@ -72,9 +72,10 @@ def test_bits_do_not_depend_on_shares(cell, panels, dtype):
 
 
 @dtypes
-def test_gates_that_share_a_panel_are_not_cut(dtype):
-    problem = Problem.draw(CELLS["lstm"], (1, 6, 3, 3 * lanes(dtype)), ("tanh", "sigmoid"), 1)
-    assert Runner(problem, dtype).recurrence.plan.shares(2) == 1
+@pytest.mark.parametrize("vectors", [3, 5, 7])
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_gates_with_an_odd_number_of_vectors(cell, vectors, dtype):
+    problem = Problem.draw(CELLS[cell], (1, 40, 3, vectors * lanes(dtype) - 1), ("tanh", "sigmoid"), 1)
     check_single(problem, dtype)
 
 
@@ -367,25 +368,32 @@ def test_shares_are_whole_panels(dtype):
 
 
 @dtypes
+@pytest.mark.parametrize("vectors", [9, 10])
 @pytest.mark.parametrize("cell", ["gru", "gru_reset_before", "simple"])
-def test_every_share_of_a_group_has_its_weights_in_one_piece(cell, dtype):
-    plan_key = CELLS[cell], 3, units(dtype, 5), dtype
+def test_every_share_of_a_group_has_its_weights_in_one_piece(cell, vectors, dtype):
+    plan_key = CELLS[cell], 3, vectors * lanes(dtype), dtype
     plan = make_plan(*plan_key)
-    block = plan.padded // plan.width
-    assert shared_panels(plan_key, 1) is plan.panels
-    for shares in (2, 3, 5):
-        panels = shared_panels(plan_key, shares)
-        np.testing.assert_array_equal(np.delete(panels, 5, 1), np.delete(plan.panels, 5, 1))
-        order = np.argsort(panels[:, 5])
-        sizes = panels[:, 1] * plan.width * (panels[:, 2] + panels[:, 3])
-        np.testing.assert_array_equal(panels[order, 5], np.cumsum(sizes[order]) - sizes[order])
-        share = panels[:, 0] % block // (VECTORS * -(-5 // shares))
-        for first, gates, *_ in plan.groups:
-            mine = [i for i in order if first * block <= panels[i, 0] < (first + gates) * block]
-            assert [share[i] for i in mine] == sorted(share[mine])
-            for k in range(shares):
-                own = [panels[i, 0] for i in mine if share[i] == k]
-                assert own == sorted(own)
+    for shares in (1, 2, 3, 5):
+        # Where each number of each vector lies: its place in the order of shares, gates, panels, rows.
+        places = {}
+        for q, count, kx, kh, to, line in packed_panels(plan_key, shares):
+            for v in range(count):
+                places[q + v] = to + v * plan.width + np.arange(kx + kh) * line * plan.width
+        assert len(places) == plan.groups[:, 1].sum() * vectors
+        starts = [first + np.arange(plan.width) for place in places.values() for first in place]
+        np.testing.assert_array_equal(np.sort(np.concatenate(starts)), np.arange(plan.packed))
+        size = -(-vectors // (VECTORS * shares)) * VECTORS
+        for first, gates, kx, kh, offset in plan.groups:
+            wanted = offset
+            for begin in range(0, vectors, size):
+                own = range(begin, min(begin + size, vectors))
+                order = [(first + gate) * vectors + v for gate in range(gates) for v in own]
+                for k in range(0, len(order), VECTORS):
+                    line = order[k : k + VECTORS]
+                    for v, q in enumerate(line):
+                        assert places[q][0] == wanted + v * plan.width
+                        assert (np.diff(places[q]) == len(line) * plan.width).all()
+                    wanted += len(line) * plan.width * (kx + kh)
 
 
 def test_products_of_a_small_share_take_several_gates():

@@ -32,7 +32,7 @@ from elman.layers import (
     TimeDistributed,
 )
 from elman.memory import aligned
-from elman.plans import equal_panels
+from elman.plans import equal_panels, packed_panels
 from elman.recurrence import Recurrence
 
 # Weights times sequences from which on a step lets other threads of Python run: it then takes some 20 us, and to take
@@ -199,9 +199,10 @@ class Packed:
             kernel, recurrent, biases, unit_weights = arguments
             sums = self._arena[bias : bias + cell.rows * plan.padded].reshape(cell.rows, plan.padded)
             # The panels of the whole library, as the product takes them.
+            panels = packed_panels(recurrence.key)
             pack(
-                1, equal_panels(len(plan.panels), 1), pack_shard.handle(recurrence.dtype), plan.panels, kernel,
-                recurrent, plan.x_gates, plan.h_gates, biases, sums, units, plan.width,
+                1, equal_panels(len(panels), 1), pack_shard.handle(recurrence.dtype), panels, kernel, recurrent,
+                plan.x_gates, plan.h_gates, biases, sums, units, plan.width,
                 self._arena[weights : weights + plan.packed],
             )  # fmt: skip
             spread = self._arena[per_unit : per_unit + len(cell.unit_weights) * n]

@@ -38,16 +38,18 @@ class Plan:
     """What the weight gradients of each panel take, in no unit."""
 
     def shares(self, threads: int) -> int:
-        """Shares of the units of one sequence for at most that many threads, whole panels; see `kernels.units`."""
-        panels, rest = divmod(self.padded // self.width, VECTORS)
-        if rest or threads == 1:  # panels across two gates cannot be shared out
-            return 1
-        return -(-panels // -(-panels // min(threads, panels)))  # all but the last one have as many panels
+        """Shares of the units of one sequence for at most that many threads; see `elman.kernels.units`.
+
+        All but the last one have as many vectors of every gate, whole panels.
+        """
+        panels = -(-self.padded // (self.width * VECTORS))
+        return -(-panels // -(-panels // min(threads, panels)))
 
     def mixes(self, shares: int) -> bool:
         """Whether products take at a time columns of several gates that do not lie side by side."""
         vectors = -(-self.padded // (self.width * VECTORS * shares)) * VECTORS
-        return shares > 1 and vectors < CHAINS and self.groups[:, 1].max() > 1
+        odd = self.padded // self.width % VECTORS > 0
+        return shares > 1 and (2 * vectors <= CHAINS or odd) and self.groups[:, 1].max() > 1
 
     def parts(self, batch: int) -> int:
         """Parts of a batch whose weight gradients are summed apart.
@@ -71,7 +73,7 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
         groups.append((g.first, g.size, kx, kh, offset))
         for q in range(0, g.size * block, VECTORS):
             count = min(VECTORS, g.size * block - q)
-            panels.append((g.first * block + q, count, kx, kh, int(g.late), offset + q * width * (kx + kh), sums))
+            panels.append((g.first * block + q, count, kx, kh, int(g.late), sums))
             sums += (kx + kh + 1) * count * width
         offset += g.size * padded * (kx + kh)
     late = int(cell.late is not None)
@@ -99,20 +101,27 @@ def make_plan(cell: Cell, inputs: int, units: int, dtype: np.dtype) -> Plan:
 
 
 @lru_cache(maxsize=256)
-def shared_panels(plan_key: tuple[Any, ...], shares: int) -> np.ndarray:
-    """`Plan.panels` for packing in the order of `elman.kernels.units`: a share of all gates after another."""
+def packed_panels(plan_key: tuple[Any, ...], shares: int = 1) -> np.ndarray:
+    """Panels of the forward products as they are packed (n, 6): what `elman.kernels.matmul.pack` takes.
+
+    With several shares (`elman.kernels.units`) the vectors of each one lie together, gate after gate. A panel's two may
+    then be far from each other: each has a row of the table, and half of the panel.
+    """
     plan = make_plan(*plan_key)
-    if shares == 1:
-        return plan.panels
-    block, panels = plan.padded // plan.width, plan.panels.copy()
+    block, width, rows = plan.padded // plan.width, plan.width, []
     size = -(-block // (VECTORS * shares)) * VECTORS
-    for first, gates, kx, kh, offset in plan.groups:
-        mine = (panels[:, 0] >= first * block) & (panels[:, 0] < (first + gates) * block)
-        gate, vector = np.divmod(panels[mine, 0] - first * block, block)
-        share, inside = np.divmod(vector, size)
-        own = np.minimum(size, block - share * size)
-        panels[mine, 5] = offset + plan.width * (kx + kh) * (gates * share * size + gate * own + inside)
-    return panels
+    for first, gates, kx, kh, to in plan.groups:
+        for begin in range(0, block, size):
+            end = min(begin + size, block)
+            vectors = [(first + gate) * block + v for gate in range(gates) for v in range(begin, end)]
+            for a, b in zip(vectors[::2], [*vectors[1::2], None][: -(-len(vectors) // 2)], strict=True):
+                line = 1 if b is None else VECTORS
+                if b is None or b == a + 1:
+                    rows.append((a, line, kx, kh, to, line))
+                else:
+                    rows += [(a, 1, kx, kh, to, line), (b, 1, kx, kh, to + width, line)]
+                to += line * width * (kx + kh)
+    return np.array(rows, np.int64)
 
 
 def band_rows(batch: int) -> int:

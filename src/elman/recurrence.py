@@ -15,7 +15,7 @@ from elman.jit.calls import Call, Calls
 from elman.kernels import scan, skips, units, weights
 from elman.kernels.matmul import multiply_units, pack, pack_shard, product
 from elman.memory import Buffers
-from elman.plans import band_rows, equal_panels, make_plan, shared_panels
+from elman.plans import band_rows, equal_panels, make_plan, packed_panels
 from elman.tape import Tape
 from elman.threads import usable_threads
 
@@ -168,11 +168,11 @@ class Recurrence:
 
     def _packing(self, frame: Frame, tape: Tape, parameters: Sequence[np.ndarray]) -> Call:
         plan = self.plan
-        panels = plan.panels if tape.crew is None else shared_panels(self.key, tape.crew.size)
+        panels = packed_panels(self.key, 1 if tape.crew is None else tape.crew.size)
         kernel, recurrent, bias, _ = parameters
         packers = tape.launched(tape.threads) if frame.pack_parallel else 1
         return pack, packers, (
-            equal_panels(len(plan.panels), packers), pack_shard.handle(self.dtype), panels, kernel, recurrent,
+            equal_panels(len(panels), packers), pack_shard.handle(self.dtype), panels, kernel, recurrent,
             plan.x_gates, plan.h_gates, bias, frame.bias, self.units, plan.width, frame.w,
         )  # fmt: skip
 

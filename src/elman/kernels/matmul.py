@@ -296,14 +296,14 @@ _PACKED_ROWS = 32
 
 
 @helper
-def _pack_rows(matrix, begin, end, gates, h, block, width, q, count, first, target, to):
+def _pack_rows(matrix, begin, end, gates, h, block, width, q, count, first, target, to, line):
     """Rows ``begin..end`` of one panel: columns of `matrix` (K, gates * h), gate by gate, padded to whole vectors."""
     for v in range(count):
         unit = ((q + v) % block) * width
         column = gates[(q + v) // block] * h + unit
         valid = min(width, h - unit)
         for k in range(begin, end):
-            start = np.uint64(to + ((first + k) * count + v) * width)
+            start = np.uint64(to + ((first + k) * line + v) * width)
             row = matrix[k, column : column + valid]
             for j in range(np.uint64(valid)):
                 target[start + j] = row[j]
@@ -317,12 +317,12 @@ def _pack_shard(_, begin, end, panels, kernel, recurrent, x_gates, h_gates, bias
     # Some rows of all panels at a time: their columns lie side by side in memory.
     for first in range(0, max(kernel.shape[0], recurrent.shape[0]), _PACKED_ROWS):
         for i in range(begin, end):
-            q, count, rows_x, rows_h, _, to, _ = panels[i]
+            q, count, rows_x, rows_h, to, line = panels[i]
             x_end, h_end = min(first + _PACKED_ROWS, rows_x), min(first + _PACKED_ROWS, rows_h)
             if first < x_end:
-                _pack_rows(kernel, first, x_end, x_gates, h, block, width, q, count, zero, target, to)
+                _pack_rows(kernel, first, x_end, x_gates, h, block, width, q, count, zero, target, to, line)
             if first < h_end:
-                _pack_rows(recurrent, first, h_end, h_gates, h, block, width, q, count, rows_x, target, to)
+                _pack_rows(recurrent, first, h_end, h_gates, h, block, width, q, count, rows_x, target, to, line)
     for i in range(begin, end):
         q, count = panels[i, 0], panels[i, 1]
         for v in range(q, q + count):
@@ -351,8 +351,8 @@ pack_shard = Function(_pack_shard, _pack_types)
 def pack(team, pieces, shard, panels, kernel, recurrent, x_gates, h_gates, bias, sums, h, width, target):
     """Pack input and recurrent weights into the panels of the forward products, and add up the biases.
 
-    `panels` (n, 7) holds, per panel, the vector it begins at, the number of vectors, the input rows, the recurrent
-    rows, whether it is late, its offset in `target`, and that of the sums of its gradient; `pieces` share them out to
+    `panels` (n, 6) holds, per panel or half of one, the vector it begins at, the number of vectors, the input rows, the
+    recurrent rows, its offset in `target`, and the vectors of a row of the panel; `pieces` share them out to
     threads, `shard` is the address of `pack_shard`. `bias` (0..2, G) goes to `sums` (rows, Hp), one value per column of
     the products.
     """

@@ -58,15 +58,15 @@ def _products(
     fit the first-level cache are still there.
     """
     zero, one, none = np.int64(0), np.int64(1), (np.int64(0), np.int64(0))
-    # Gates at a time; all where a panel belongs to two of them.
-    vectors = min(share, units) // width
-    few = max(one, CHAINS // vectors) if vectors % VECTORS == 0 else CHAINS * units
+    several = max(one, CHAINS * width // share)
     begins, ends = _columns(own, share, units)
     for first in range(begins, ends, share):
         some = min(share, ends - first)
         size = some // width
+        whole = size % VECTORS == 0
         for n in range(end - begin):
             row, gates, kx, kh, offset = groups[end - 1 - n if back else begin + n]
+            few = several if whole else gates  # all of them where a panel belongs to two
             turns = (gates + few - 1) // few
             for c in range(turns):
                 gate = (turns - 1 - c if back else c) * few
@@ -150,7 +150,7 @@ def forward(
     team, pieces, shard, meeting, patience, cell, late, multiply, x, x_strides, steps, slots, w, bias, groups, early,
     operand, h, width, fresh, u, s, z, y, first,
 ):  # fmt: skip
-    """`elman.kernels.scan.forward` of one sequence, with the weights in the order of `elman.plans.shared_panels`.
+    """`elman.kernels.scan.forward` of one sequence, with the weights in the order of `elman.plans.packed_panels`.
 
     There is one share per thread, and each of them gets the whole sequence as its piece. `shard` is the address of
     `forward_shard`; `meeting` and `patience`, in looks per meeting, are those of `elman.kernels.meeting`.

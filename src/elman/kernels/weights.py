@@ -135,7 +135,7 @@ def _add_run(
             to = _choose(which, ao, ho, mo)
             _pack_features(source, place, feature, sequence, step, features, rows, steps, packed, to)
     for i in range(tasks.shape[0]):
-        q, count, kx, kh, is_late, _, start = tasks[i]
+        q, count, kx, kh, is_late, start = tasks[i]
         recurrent = start + kx * count * width
         bias = recurrent + kh * count * width
         _pack_gradients(z, k, t, steps, rows, units, width, q, count, panel, po, sums, bias)
@@ -208,7 +208,7 @@ def _shard(
         some, mine = tasks[first : min(first + chunk, first + end - item, panels)], sums[p]
         if begins:
             for j in range(some.shape[0]):
-                start = some[j, 6]
+                start = some[j, 5]
                 for e in range(start, start + (some[j, 2] + some[j, 3] + 1) * some[j, 1] * width):
                     mine[e] = 0
         _chunk_gradient(
@@ -277,7 +277,7 @@ def _hand_over(sums, mo, row, features, q, count, width, units, h, gates, target
 def _collect_shard(_, begin, end, tasks, width, units, h, x_gates, h_gates, sums, dw, dr, db):
     """Panels ``begin..end``."""
     for i in range(begin, end):
-        q, count, kx, kh, _, _, start = tasks[i]
+        q, count, kx, kh, _, start = tasks[i]
         recurrent = start + kx * count * width
         bias = recurrent + kh * count * width
         for which in range(2 + db.shape[0]):  # kernel, recurrent kernel, bias, recurrent bias

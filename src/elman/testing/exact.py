@@ -67,7 +67,8 @@ class Runner:
         frame.single, frame.looks = True, looks
         frame.most_shares = shares if self.problem.cell.elementwise else 1
         crew = frame.crew(self.recurrence.plan, shares)
-        frame.crew = lambda plan, threads: crew  # whether or not it went well the last time
+        # Whether or not it went well the last time.
+        frame.crew = lambda plan, threads: crew  # type: ignore[method-assign]
 
     def poison(self) -> None:
         """Fill all memory that calls reuse, padding included, with NaN."""
