@@ -35,7 +35,7 @@ ROWS = {"lstm": (4, 2), "gru": (4, 1), "simple": (1, 1)}  # rows of z, and state
 VECTOR, FLOAT, SHARD_BYTES = 16, 4, 1 << 18  # lanes; the last: Frame.most_rows
 PANELS, PACKED = 4, 128  # of `elman.tape` and `elman.recurrence`
 SERIAL, SERIAL_ROW, GATE = 2e6, 2.5e7, 40  # FLOP up to which all runs in one thread, the second for B = 1; per gate
-SHARE = 1.9e4  # FLOP of a thread in each step of one sequence
+SHARE = 1.7e4  # FLOP of a thread in each step of one sequence
 CORES = (1, 2, 8, 32, 128)
 
 

@@ -85,7 +85,7 @@ class Tape:
 
         The work then is in as many pieces, which the one does.
         """
-        return threads if usable_threads() > 1 else 1
+        return threads if threads == 1 or usable_threads() > 1 else 1
 
     # ---- segments
 

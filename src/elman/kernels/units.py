@@ -100,7 +100,8 @@ def _forward_shard(
     before, slot = begin % slots[0], begin % slots[1]
     for t in range(begin, steps):
         count, after = start + t * meetings, before + 1 if before + 1 < slots[0] else 0
-        together = together or gathered(meeting, start, t, t * meetings)
+        if shares > 1 and not together:
+            together = gathered(meeting, start, t, t * meetings)
         own = _own(i, shares, together)
         at = _span(own, share, h, units)
         xo, so, zo = t * x_strides[1], before * rows * units, slot * z.shape[2] * units
@@ -206,7 +207,8 @@ def _backward_shard(
                 d[0, 0, r, j] = 0
     for step in range(begin, steps):
         t, now, count = steps - 1 - step, step % 2, start + step * meetings
-        together = together or gathered(meeting, start, step, step * meetings)
+        if shares > 1 and not together:
+            together = gathered(meeting, start, step, step * meetings)
         own = _own(i, shares, together)
         at = _span(own, share, h, units)
         after, zo = d[0, now], t * z.shape[2] * units
