@@ -15,7 +15,7 @@ TESTS = ["tests/test_functional.py", "tests/test_formats.py"]
 COMPILED = [
     "bidirectional", "cells", "constraints", "ctc", "diagnostics", "functional", "layers", "layers_embedding",
     "layers_noise", "layers_normalization", "likelihoods", "losses", "matmul", "metrics", "optimizers", "regularizers",
-    "segments", "sequences", "shares", "state", "stream", "tbptt", "windows", "zoneout",
+    "segments", "sequences", "shares", "state", "stream", "tbptt", "units", "windows", "zoneout",
 ]  # fmt: skip
 # The lower bounds of pyproject.toml.
 OLDEST = [

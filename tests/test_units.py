@@ -38,6 +38,12 @@ def draw(cell, dtype, panels, steps=12, inputs=3):
     return Problem.draw(CELLS[cell], (1, steps, inputs, units(dtype, panels)), ("tanh", "sigmoid"), [panels, inputs])
 
 
+def as_a_batch(problem):
+    r = Runner(problem, DTYPES[1])
+    r.single(0)
+    return r.everything()
+
+
 @pytest.fixture
 def all_long(monkeypatch):
     """Every sequence counts as long, every share as large, and hardly anybody waits too long."""
@@ -82,7 +88,7 @@ def test_gates_with_an_odd_number_of_vectors(cell, vectors, dtype):
 @pytest.mark.parametrize("checkpoint", [None, 1, "sqrt"])
 def test_segments(checkpoint, thread_counts):
     problem = draw("gru_reset_before", DTYPES[1], 2, steps=11)
-    plain = Runner(problem, DTYPES[1]).everything()
+    plain = as_a_batch(problem)
     problem = replace(problem, path=replace(problem.path, checkpoint=checkpoint))
     for threads in thread_counts:
         with elman.num_threads(threads):
@@ -128,7 +134,7 @@ def test_other_calls(cell, norms, thread_counts):
 def test_many_meetings():
     """A number that is read before it is there, once in some thousand meetings, would show."""
     problem = draw("gru_reset_before", DTYPES[1], 2, steps=200)
-    whole = Runner(problem, DTYPES[1]).everything()
+    whole = as_a_batch(problem)
     some_looks, together = np.random.default_rng(1).integers(-1000, 10_000, 100), 0
     with elman.num_threads(2):
         for looks in (*some_looks, *[1 << 40] * 100):
@@ -167,7 +173,7 @@ def test_a_fit_gives_the_same_bits_for_any_threads(thread_counts, rng):
 def test_one_thread_does_the_work_of_all(cell, monkeypatch):
     """One after another, as where a process may have one thread alone."""
     problem = draw(cell, DTYPES[1], 3)
-    whole = Runner(problem, DTYPES[1]).everything()
+    whole = as_a_batch(problem)
 
     def one_after_another(calls):
         for entry, _, args in calls._calls:
@@ -335,23 +341,11 @@ def test_which_sequences_are_shared_out():
     assert crew_of("lstm", (1, 500, 8, 64), drop=np.ones((1, 64), np.float32)) == 0
 
 
-def _mixing(act, gate):
-    def forward(z, prev, new, w, at):
-        for j in range(at.lo, at.hi):
-            new[0, j] = z[0, j] + z[0, at.lo]
-
-    def backward(z, prev, new, dnew, dprev, w, dw, at):
-        for j in range(at.lo, at.hi):
-            z[0, j] = dnew[0, j]
-            dprev[0, j] = 0
-
-    return forward, backward
-
-
 @two_threads
 def test_a_cell_that_mixes_units_is_caught():
-    wrong = replace(CELLS["simple"], name="wrong", kernels=_mixing)
-    problem = replace(draw("simple", DTYPES[1], 2, steps=300), cell=wrong)
+    """It takes a share for a whole sequence, and writes nowhere else."""
+    wrong = replace(CELLS["layer_norm_lstm"], name="wrong", elementwise=True)
+    problem = replace(draw("layer_norm_lstm", DTYPES[1], 2, steps=300), cell=wrong)
     with pytest.raises(AssertionError, match="units in 2 shares"):
         for _ in range(100):  # all by the first thread where the other one comes late
             check_single(problem, DTYPES[1])

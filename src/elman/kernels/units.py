@@ -42,9 +42,9 @@ def _columns(own, share, columns):
 
 @helper
 def _span(own, share, h, units):
-    """Where the cell works for some shares."""
+    """Where the cell works for some shares: one row of as many units, for a cell that takes rows against its word."""
     lo, hi = _columns(own, share, units)
-    return Span(np.uint64(lo), np.uint64(hi), np.uint64(h), np.uint64(units))
+    return Span(np.uint64(lo), np.uint64(hi), np.uint64(min(hi, h) - lo), np.uint64(hi - lo))
 
 
 @spliced
@@ -124,7 +124,7 @@ def _forward_shard(
             invoke(late, (z[0, slot], s[0, before], s[0, after], u[0], at))
         if y.shape[1] > 0 and first + t >= 0:
             out, state = y[0, first + t], s[0, after, 0]
-            for j in range(at.lo, min(at.hi, at.units)):
+            for j in range(at.lo, at.lo + at.units):
                 out[j] = state[j]
         if together:
             together = meet(meeting, i, count + meetings, home, patience)
@@ -214,7 +214,7 @@ def _backward_shard(
         after, zo = d[0, now], t * z.shape[2] * units
         if dy_steps - 1 - step >= 0:
             gradient = (dy_steps - 1 - step) * dy_strides[1]
-            for j in range(at.lo, min(at.hi, at.units)):
+            for j in range(at.lo, at.lo + at.units):
                 after[0, j] += element(yp, gradient + np.int64(j) * dy_strides[2])
         if operand >= 0:
             invoke(late, (z[0, t], s[0, t], s[0, t + 1], after, d[0, 1 - now], u[0], du[0], at))

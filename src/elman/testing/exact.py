@@ -61,10 +61,11 @@ class Runner:
     def single(self, shares: int, looks: int = 1 << 40) -> None:
         """From now on run one sequence as long ones run, shared out among so many threads where the cell allows it.
 
-        `looks` is that of the frame; below -1000 they part in the first step that they meet in.
+        `looks` is that of the frame; below -1000 they part in the first step that they meet in. With no `shares` it
+        runs as a batch of one.
         """
         frame = self._frame()
-        frame.single, frame.looks = True, looks
+        frame.single, frame.looks = shares > 0, looks
         frame.most_shares = shares if self.problem.cell.elementwise else 1
         crew = frame.crew(self.recurrence.plan, shares)
         # Whether or not it went well the last time.
@@ -200,7 +201,9 @@ def _check_shards(name: str, problem: Any, dtype: Any) -> None:
 
 def check_single(problem: Any, dtype: Any) -> None:
     """A long sequence alone, in one thread and with its units shared out, against the same as a batch of one."""
-    whole = Runner(problem, dtype).everything()
+    batch = Runner(problem, dtype)
+    batch.single(0)
+    whole = batch.everything()
     for threads in range(1, min(3, maximum_threads()) + 1):
         for looks in (1 << 40, -1001):
             r = Runner(problem, dtype)
