@@ -21,7 +21,6 @@ from elman.cells import CELLS, layer_norm
 from elman.jit import DISABLED, Function
 from elman.kernels import losses as loss_kernels
 from elman.kernels import pointwise, scan, simd, skips, units
-from elman.kernels.meeting import Crew
 from elman.losses import (
     BinaryCrossentropy,
     CategoricalCrossentropy,
@@ -77,6 +76,8 @@ EQUIVALENT = {
     ("_restore", "hi = np.uint64(max(begin - rows, min(end, used)) * units)"),
     ("_restore", "hi = np.uint64(max(begin, min(end, used)) * units)"),
     ("_restore", "hi = np.uint64(max(rows, min(end, used)) * units)"),
+    # Here one thread has all shares, the first of which begins at 0.
+    *[(f"units._{way}_shard", "for j in range(at.lo, at.units):") for way in ("forward", "backward")],
     # The scratch row may be zero too.
     *[("units._backward_shard", f"for r in range({n}):") for n in ("d.shape[2]", "d.shape[2] - 0", "d.shape[1] - 1")],
     # At such a step nothing comes from later: any finite number serves.
@@ -313,9 +314,6 @@ def loops(tree):
 ONE = ((units, "_forward_shard", loops), (units, "_backward_shard", loops))
 
 
-TRYING = mock.patch.object(Crew, "attempt", lambda crew: True)
-
-
 class OnePaths(Paths):
     """One sequence in three shares, done one after the other, against what it gives as a batch."""
 
@@ -334,10 +332,10 @@ class OnePaths(Paths):
     def run(self, problem):
         r = Runner(problem, np.float64)
         r.single(3)
-        r.everything()
-        r.poison()
         # Without compilation one thread does it all, however many there seem to be.
-        with mock.patch.object(recurrence, "usable_threads", lambda: 3), mock.patch("numba.set_num_threads"), TRYING:
+        with mock.patch.object(recurrence, "usable_threads", lambda: 3), mock.patch("numba.set_num_threads"):
+            r.everything()
+            r.poison()
             return self.found(r)
 
     def found(self, r):
