@@ -26,7 +26,7 @@ from elman.threads import usable_cores
 DTYPES = [np.dtype("float64"), np.dtype("float32")]
 RECURRENT = [name for name, cell in CELLS.items() if cell.h]
 dtypes = pytest.mark.parametrize("dtype", DTYPES, ids=str)
-two_threads = pytest.mark.skipif(maximum_threads() < 2, reason="needs two threads")
+two_threads = pytest.mark.skipif(min(maximum_threads(), usable_cores()) < 2, reason="needs two threads and cores")
 
 
 def units(dtype, panels):
