@@ -16,7 +16,7 @@ from elman.jit import maximum_threads
 from elman.jit.calls import Calls
 from elman.kernels import meeting
 from elman.kernels.meeting import _ALONE, _LOST, Crew
-from elman.kernels.simd import CHAINS, VECTORS, lanes
+from elman.kernels.simd import VECTORS, lanes
 from elman.plans import make_plan, packed_panels
 from elman.recurrence import Recurrence
 from elman.testing.cells import Problem, check_cell_gradients, check_values
@@ -186,7 +186,8 @@ def test_one_thread_does_the_work_of_all(cell, monkeypatch):
         for _ in range(3):  # the memory of the meetings lasts
             for got, wanted in zip(r.everything(), whole, strict=True):
                 np.testing.assert_array_equal(got, wanted)
-        assert max(r._frame()._crews) == 2
+        alone, lost = r._frame().crew(None, 2).meeting[[_ALONE, _LOST]]
+    assert alone == 6 and lost == 6 * meeting._TOO_LATE  # on the way forward and back
 
 
 INTERLEAVED = """
@@ -334,11 +335,22 @@ def test_which_sequences_are_shared_out():
     assert crew_of("lstm", (1, 500, 8, 64), threads=1) == 1
     assert crew_of("simple", (1, 500, 8, 64)) == 1  # little work in each step
     assert crew_of("layer_norm_lstm", (1, 500, 8, 64)) == 1  # its units see each other
+    assert crew_of("lstm", (1, 500, 8, 100)) == crew_of("simple", (1, 500, 8, 128)) == 2
     assert crew_of("lstm", (1, 20, 8, 64)) == 0  # short
     assert crew_of("lstm", (2, 500, 8, 64)) == 0
     assert crew_of("mingru", (1, 500, 8, 256)) == 0  # no recurrent product
     assert crew_of("lstm", (1, 500, 8, 64), mask=np.ones((500, 1), np.uint8)) == 0
     assert crew_of("lstm", (1, 500, 8, 64), drop=np.ones((1, 64), np.float32)) == 0
+
+
+def test_all_cells_but_one_work_unit_by_unit():
+    assert [name for name, cell in CELLS.items() if not cell.elementwise] == ["layer_norm_lstm"]
+
+
+@two_threads
+def test_a_process_with_one_core_shares_nothing(monkeypatch):
+    monkeypatch.setattr(frames, "usable_cores", lambda: 1)
+    assert crew_of("lstm", (1, 500, 8, 64)) == 1
 
 
 @two_threads
@@ -388,10 +400,3 @@ def test_every_share_of_a_group_has_its_weights_in_one_piece(cell, vectors, dtyp
                         assert places[q][0] == wanted + v * plan.width
                         assert (np.diff(places[q]) == len(line) * plan.width).all()
                     wanted += len(line) * plan.width * (kx + kh)
-
-
-def test_products_of_a_small_share_take_several_gates():
-    width = lanes(DTYPES[1])
-    few, many = (make_plan(CELLS["lstm"], 3, n * width, DTYPES[1]) for n in (CHAINS, 2 * CHAINS))
-    assert few.mixes(2) and not few.mixes(1) and not many.mixes(1) and not many.mixes(2)
-    assert not make_plan(CELLS["simple"], 3, CHAINS * width, DTYPES[1]).mixes(2)

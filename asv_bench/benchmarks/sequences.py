@@ -1,4 +1,4 @@
-"""What sequences of unequal length, masks, dropout, other activations and checkpoints cost beside the plain step.
+"""What unequal lengths, masks, dropout, other activations, checkpoints and a second thread cost beside the plain step.
 
 ``track_`` values are ratios of lower quartiles, measured in turn in one process, so that the machine's noise cancels.
 
@@ -150,6 +150,38 @@ class Checkpoints:
         return ratio(
             lambda: self.model.train_on_batch(*self.data), lambda: self.plain.train_on_batch(*self.data), rounds=7
         )
+
+
+class OneSequence:
+    """One sequence in two threads over one: less than 1 where a step has work enough, never more than 1.1."""
+
+    params = (("simple", "gru", "lstm"), ("1x500x8x64", "1x500x8x100", "1x500x8x128", "1x200x32x256"))
+    param_names = ("cell", "BxTxIxH")
+
+    def setup(self, cell: str, size: str) -> None:
+        from elman.jit import maximum_threads
+
+        if maximum_threads() < 2:
+            raise NotImplementedError("needs two threads")
+        self.size = Size(*map(int, size.split("x")))
+        self.data = batch(self.size, "float32")
+        self.models = {threads: make(cell, self.size) for threads in (1, 2)}
+
+    def _ratio(self, step: Callable[[Any], Any]) -> float:
+        import elman
+
+        def in_threads(threads: int) -> None:
+            with elman.num_threads(threads):
+                for _ in range(50):  # in a row, as in a fit
+                    step(self.models[threads])
+
+        return ratio(lambda: in_threads(2), lambda: in_threads(1), rounds=7)
+
+    def track_training(self, cell: str, size: str) -> float:
+        return self._ratio(lambda model: model.train_on_batch(*self.data))
+
+    def track_prediction(self, cell: str, size: str) -> float:
+        return self._ratio(lambda model: model.predict_on_batch(self.data[0]))
 
 
 class LongSequence:

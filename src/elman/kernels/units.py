@@ -111,12 +111,11 @@ def _forward_shard(
         )  # fmt: skip
         invoke(cell, (z[0, slot], s[0, before], s[0, after], u[0], at))
         if meetings == 2:
-            if together:
-                together = meet(meeting, i, count + 1, home, patience)
-                if i > 0 and not together:
-                    return
-                own = _own(i, shares, together)
-                at = _span(own, share, h, units)
+            together = together and meet(meeting, i, count + 1, home, patience)
+            if i > 0 and not together:
+                return
+            own = _own(i, shares, together)
+            at = _span(own, share, h, units)
             _products(
                 early, early + 1, own, share, False, True, multiply, units, width, xp, xo, x_strides[2], sp, so, zp, zo,
                 operand, wp, bp, groups,
@@ -126,10 +125,9 @@ def _forward_shard(
             out, state = y[0, first + t], s[0, after, 0]
             for j in range(at.lo, at.lo + at.units):
                 out[j] = state[j]
-        if together:
-            together = meet(meeting, i, count + meetings, home, patience)
-            if i > 0 and not together:
-                return
+        together = together and meet(meeting, i, count + meetings, home, patience)
+        if i > 0 and not together:
+            return
         before, slot = after, slot + 1 if slot + 1 < slots[1] else 0
     part(meeting, i, home, together)
 
@@ -220,23 +218,21 @@ def _backward_shard(
             invoke(late, (z[0, t], s[0, t], s[0, t + 1], after, d[0, 1 - now], u[0], du[0], at))
             for j in range(at.lo, at.hi):
                 after[0, j] = 0
-            if together:
-                together = meet(meeting, i, count + 1, home, patience)
-                if i > 0 and not together:
-                    return
-                own = _own(i, shares, together)
-                at = _span(own, share, h, units)
+            together = together and meet(meeting, i, count + 1, home, patience)
+            if i > 0 and not together:
+                return
+            own = _own(i, shares, together)
+            at = _span(own, share, h, units)
             # Gradient of the operand, from the late row through its block of the recurrent weights.
             _through_weights(
                 multiply, _columns(own, share, units), width, zp, zo, h_first + h_count, one, units, h, rp, depth,
                 h_count * h, dp, now * plane,
             )  # fmt: skip
         invoke(cell, (z[0, t], s[0, t], s[0, t + 1], after, d[0, 1 - now], u[0], du[0], at))
-        if together:
-            together = meet(meeting, i, count + meetings, home, patience)
-            if i > 0 and not together:
-                return
-            own = _own(i, shares, together)
+        together = together and meet(meeting, i, count + meetings, home, patience)
+        if i > 0 and not together:
+            return
+        own = _own(i, shares, together)
         if h_count > 0:
             _through_weights(
                 multiply, _columns(own, share, units), width, zp, zo, h_first, h_count, units, h, rp, depth,
