@@ -241,6 +241,48 @@ def test_any_order_of_what_threads_do(seed, tmp_path):
     assert not run(script, tmp_path, NUMBA_DISABLE_JIT="1").stderr
 
 
+SLOW = """
+import threading, time
+from elman.kernels import meeting as m
+
+crew, steps = m.Crew(2, 0), 50
+
+def call(patience, rest):
+    done = [0, 0]
+
+    def work(i):
+        start, _ = m.arrive(crew.meeting, i, steps)
+        while i == 0 and not m.gathered(crew.meeting, start, 0, 0):
+            pass
+        together, t = True, 0
+        while t < steps and together:
+            time.sleep(rest * i)
+            done[i], t = t + 1, t + 1
+            together = m.meet(crew.meeting, i, start + t, start + steps + 1, patience)
+        m.part(crew.meeting, i, start + steps + 1, together)
+
+    team = [threading.Thread(target=work, args=(i,)) for i in range(2)]
+    for one in team:
+        one.start()
+    for one in team:
+        one.join()
+    return done
+
+# The first meeting takes more looks than it has patience for in 32: the second one is the last.
+assert call(10, 0.01) == [2, 2]
+assert crew.meeting[m._ALONE] == 1 and crew.meeting[m._EXCESS] > 320 and crew.meeting[m._LOST] > 320
+lost = int(crew.meeting[m._LOST])
+assert call(1 << 40, 0) == [steps, steps]
+assert crew.meeting[m._ALONE] == 1 and crew.meeting[m._LOST] == lost and crew.meeting[m._EXCESS] == 0
+crew.meeting[m._EXCESS] = 5  # of the call before
+assert m.arrive(crew.meeting, 0, 1)[1] == 0 and crew.meeting[m._EXCESS] == 0
+"""
+
+
+def test_the_first_thread_counts_its_looks(tmp_path):
+    assert not run(SLOW, tmp_path, NUMBA_DISABLE_JIT="1").stderr
+
+
 def test_after_failures_ever_more_time_goes_by(monkeypatch):
     crew, now, tried = Crew(2, 5), [1000.0], []
     monkeypatch.setattr(meeting.time, "monotonic", lambda: now[0])
