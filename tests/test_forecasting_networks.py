@@ -54,6 +54,21 @@ def test_the_learned_norm_is_undone_in_the_outputs(inner):
     np.testing.assert_allclose(model.predict(x), (plain.predict(scaled) - b) / g, rtol=1e-12)
 
 
+@pytest.mark.parametrize("inner", INNER.values(), ids=INNER)
+@pytest.mark.parametrize("hidden", ["left", "holes"])
+def test_a_mask_of_the_input_reaches_the_loss_as_without_the_norm(inner, hidden):
+    """H outputs have no mask of L + H steps: they would be taken for hidden, or the loss would read elsewhere."""
+    (x, y), rng = windows(), np.random.default_rng(2)
+    mask = np.broadcast_to(np.arange(L + H) >= 3, x.shape[:2]) if hidden == "left" else rng.random(x.shape[:2]) < 0.7
+    model, plain = normed(inner()), Sequential([Input((L + H, F)), *inner()], dtype="float64")
+    gain, bias, *rest = model.get_weights()
+    model.set_weights([np.ones_like(gain), np.zeros_like(bias), *rest])
+    plain.set_weights(rest)
+    plain.compile("sgd", "mse")
+    assert model.evaluate(x, y, mask=mask, verbose=0) == plain.evaluate(x, y, mask=mask, verbose=0) > 0
+    check_gradients(normed(inner()), x, y, mask=mask)
+
+
 def test_the_learned_norm_is_saved_and_copied(tmp_path):
     model, (x, _) = normed(INNER["segment"]()), windows()
     model.save(tmp_path / "m.npz")

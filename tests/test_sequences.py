@@ -12,6 +12,8 @@ from elman.layers import (
     Dense,
     Dropout,
     Embedding,
+    Input,
+    Layer,
     Masking,
     RepeatVector,
     SimpleRNN,
@@ -405,6 +407,37 @@ def test_a_mask_goes_through_the_layers_to_the_loss():
     assert found == pytest.approx(plain.evaluate(X, Y, mask=both, verbose=0), rel=1e-14)
     history = model.fit(x, Y, batch_size=4, epochs=2, verbose=0).history
     assert np.isfinite(history["loss"]).all()
+
+
+class _EverySecond(Layer):
+    """Has half as many steps, and says nothing of their mask."""
+
+    def compute_output_shape(self, shape):
+        return (None if shape[0] is None else shape[0] // 2, shape[1])
+
+    def forward(self, x, *, training):
+        return np.ascontiguousarray(x[:, : x.shape[1] // 2 * 2 : 2])
+
+    def backward(self, dy, *, input_gradient):
+        dx = np.zeros((len(dy), *self.shape), dy.dtype)
+        dx[:, ::2] = dy
+        return dx
+
+
+def test_a_mask_is_only_that_of_the_steps_it_was_made_for():
+    """Of others the loss would read beyond its end."""
+    x, y = data(5, 6, 2), data(5, 3, 1, seed=1)
+    lengths = [6, 1, 2, 3, 4]
+    inner = [Dense(3), _EverySecond(), Dense(1)]
+    model = Sequential([Input((6, 2)), *inner], seed=0)
+    model.compile("sgd", "mae")
+    expected = np.abs(model.predict(x, lengths=lengths) - y).mean()
+    np.testing.assert_allclose(model.evaluate(x, y, lengths=lengths, verbose=0), expected, rtol=1e-5)
+    free = Sequential([Input((None, 2)), Dense(3), _EverySecond(), Dense(1)], seed=0)
+    free.compile("sgd", "mae")
+    with pytest.raises(ValueError, match=r"layer '_everysecond': output_mask is \(5, 6\), the output \(5, 3, 3\)"):
+        free.evaluate(x, y, lengths=lengths, verbose=0)
+    np.testing.assert_allclose(free.evaluate(x, y, verbose=0), expected, rtol=1e-5)
 
 
 def test_masking_needs_all_features_to_be_equal():

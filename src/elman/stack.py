@@ -236,6 +236,8 @@ class Stack(Trainer):
             if y.dtype != self.dtype:  # kernels would read other numbers
                 raise BadType(f"layer {layer.name!r}: forward returned {y.dtype}, the model computes in {self.dtype}")
             mask, x = layer.output_mask(x), y
+            if mask is not None and mask.shape != y.shape[:2]:  # the loss would read beyond its end
+                raise BadValue(f"layer {layer.name!r}: output_mask is {mask.shape}, the output {y.shape}")
         self._output_mask = mask
         return x
 

@@ -171,8 +171,13 @@ class ReversibleNorm(Layer):
             layer.mask, layer.draw = mask, self.draw
             y = layer.forward(h, training=training)
             mask, h = layer.output_mask(h), y
+        self._mask_behind = mask
         self._y = (h - bias) / gain
         return self._y
+
+    def output_mask(self, x: np.ndarray) -> np.ndarray | None:
+        """That of the last layer inside."""
+        return self._mask_behind
 
     def backward(self, dy: np.ndarray, *, input_gradient: bool) -> np.ndarray | None:
         """Gradients of gain and bias from both ends."""

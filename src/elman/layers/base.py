@@ -97,8 +97,8 @@ class Layer(ABC):
         return None
 
     def output_mask(self, x: np.ndarray) -> np.ndarray | None:
-        """The mask of the output's steps after `forward` on x; by default that of the input if steps are left."""
-        return self.mask if len(self.output_shape) > 1 else None
+        """The mask of the output's steps after `forward` on x; by default that of the input if they are the same."""
+        return self.mask if len(self.output_shape) > 1 and self.output_shape[0] == self.shape[0] else None
 
     # ---- shared
 

@@ -146,10 +146,6 @@ class Reshape(Layer):
         """dy, reshaped back."""
         return dy.reshape(dy.shape[0], *self.shape)
 
-    def output_mask(self, x: np.ndarray) -> np.ndarray | None:
-        """That of the input, if the steps are the same."""
-        return self.mask if len(self.output_shape) > 1 and self.output_shape[0] == self.shape[0] else None
-
 
 @dataclass(eq=False)
 class RepeatVector(Layer):
