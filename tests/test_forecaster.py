@@ -172,6 +172,23 @@ def test_samples_are_paths(loss):
     assert 0.5 < np.mean((drawn >= low[:, None]) & (drawn <= high[:, None])) < 0.99
 
 
+@pytest.mark.filterwarnings("ignore:y. 3 of .* values are missing")
+def test_intervals_of_a_backtest_are_those_of_predictions_at_its_origins():
+    """What comes after an origin must not widen them: a series that grows would be held more often than it is."""
+    rng = np.random.default_rng(0)
+    y = [s * np.exp(0.02 * np.arange(120)) * (10 + rng.normal(size=120)) for s in (1e-6, 1.0, 1e9)]
+    y[1][[5, 60, 61]] = np.nan
+    forecaster = Forecaster(4, units=4, epochs=1, season=None).fit([v[:80] for v in y])
+    forecaster.calibrate([v[:100] for v in y], windows=10, step=1)
+    result = forecaster.backtest(y, windows=3)
+    low, high = forecaster.intervals(result, 80)
+    for k in range(3):
+        found = forecaster.predict([v[: 120 - 4 * (3 - k)] for v in y], interval=80)
+        for row, s in zip(range(3 * k, 3 * k + 3), result.series[3 * k :], strict=False):
+            np.testing.assert_allclose(np.stack([low[row], high[row]], 1), found[s, :, 1:], rtol=1e-12)
+    assert (high - low)[result.series == 0].max() < 1e-4 * (high - low)[result.series == 1].min()
+
+
 def test_intervals_hold_as_often_as_they_say():
     rng = np.random.default_rng(0)
     y = rng.standard_t(4, size=(1500, 1))
