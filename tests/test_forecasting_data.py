@@ -1,6 +1,7 @@
 """The time axis, panels, and arrays as panels."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -122,12 +123,38 @@ def test_months_whose_days_differ():
 
 
 def test_weekdays_need_evidence():
-    assert infer(weekdays("2024-01-01", 9)).kind == "fixed"  # too few
+    assert infer(weekdays("2024-01-01", 6)).kind == "weekdays"
+    assert infer(weekdays("2024-01-01", 5)).kind == "fixed"  # no weekend
+    assert infer(np.delete(weekdays("2024-01-01", 9), 2)).kind == "fixed"  # few, and another day is missing too
+    assert infer(np.delete(weekdays("2024-01-01", 12), 2)).kind == "weekdays"
     assert infer(weekdays("2024-01-01", 5), weekdays("2024-01-08", 5)).kind == "fixed"  # no weekend between rows
     grid = infer(weekdays("2024-01-01", 10))
     assert grid.kind == "weekdays"
     with pytest.raises(ValueError, match=r"id 'a' has 2024-01-06, which is off the grid of 1 weekday"):
         grid.ticks(np.array(["2024-01-05", "2024-01-06"], "datetime64[ns]"), lambda row: "id 'a'")
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+@pytest.mark.parametrize("name", GRIDS)
+def test_no_time_leaves_what_64_bits_hold(name, sign):
+    grid = infer(GRIDS[name])
+
+    def held(tick):
+        try:
+            times = grid.times(np.array([0, sign * tick]))
+        except ValueError as error:
+            assert re.search("time: the grid of .* leaves the range of (dates|integers)", str(error))
+            return False
+        assert not tick or (times[1] > times[0]) == (sign > 0)
+        return True
+
+    low, high = 0, 2**63 - 1
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (middle, high) if held(middle) else (low, middle)
+    if grid.dated:  # within a year of the limit
+        last = grid.times(np.array([sign * low]))[0]
+        assert abs(int(last.astype("datetime64[Y]").astype(int)) + 1970 - (2262 if sign > 0 else 1677)) <= 2
 
 
 def test_seconds():
@@ -310,7 +337,7 @@ def test_bad_arrays(arguments, error, words):
 def test_future_arrays():
     panel = from_arrays({"a": [1, 2], "b": [3]}, future={"a": [["x", 1], ["y", 2]], "b": [["x", 3]]})
     assert panel.categories == {"future0": ("x", "y")}
-    known = future_array({"b": [["x", 9], ["y", 8], ["x", 0]], "a": [["y", 7], ["y", 6]]}, panel, 2)
+    known = future_array({"b": [["x", 9], ["y", 8]], "a": [["y", 7], ["y", 6]]}, panel, 2)
     assert known.dtype == np.float32
     assert known.tolist() == [[[1, 7], [1, 6]], [[0, 9], [1, 8]]]
     with pytest.warns(UserWarning, match="'future0' has values that the fit did not see: 'z'"):
@@ -325,6 +352,7 @@ def test_future_arrays():
     [
         (np.ones(1), ValueError, r"series 0 has covariates of shape \(1, 1\), expected \(2, 1\)"),
         (np.ones((2, 2)), ValueError, r"expected \(2, 1\)"),
+        (np.ones(6), ValueError, r"series 0 has covariates of shape \(6, 1\), expected \(2, 1\)"),  # with the past
         (np.ones((3, 2, 1)), ValueError, r"expected shape \(2, 2, 1\), got \(3, 2, 1\)"),
         ([np.ones(2), [1.0, np.nan]], ValueError, r"column 'future0'.*of id 1 at 4"),
         ({0: [1.0, 2.0]}, ValueError, "no entry for id 1"),

@@ -234,3 +234,11 @@ def test_the_example_of_the_adapter():
 
     result = doctest.testmod(module)
     assert result.attempted > 3 and result.failed == 0
+
+
+def test_times_that_sktime_would_write_otherwise():
+    """It counts integers by one, whatever the step of the index."""
+    y = pd.Series(np.arange(50.0), pd.RangeIndex(0, 100, 2))
+    forecaster = ElmanForecaster(horizon=4, units=4, epochs=1).fit(y)
+    with pytest.raises(ValueError, match="steps by 2 steps, so that the forecast begins at 100, but for sktime at 99"):
+        forecaster.predict(fh=[1, 2])

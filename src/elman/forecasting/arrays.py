@@ -253,8 +253,7 @@ def future_array(future: Any, panel: Panel, horizon: int) -> np.ndarray:
     Parameters
     ----------
     future : array_like
-        (h,) or (h, K) for one series or shared by all, (S, h, K), or a list or dict of (h,) or (h, K); more steps than
-        the horizon are ignored.
+        (h,) or (h, K) for one series or shared by all, (S, h, K), or a list or dict of (h,) or (h, K).
     panel : Panel
         The series to forecast.
     horizon : int
@@ -283,12 +282,13 @@ def future_array(future: Any, panel: Panel, horizon: int) -> np.ndarray:
         future = list(future) if count > 1 else future[0]
     parts = _parts("future", future, panel.ids, True)
     for name, part in zip(panel.ids, parts, strict=True):
-        if len(part) < horizon or part.shape[1] != width:
+        # More rows may be those of the past, as predict(y, future=...) takes them.
+        if part.shape != (horizon, width):
             raise BadValue(
                 f"future: series {name!r} has covariates of shape {part.shape}, expected ({horizon}, {width}): the"
                 f" {horizon} steps after its end"
             )
-    rows = np.concatenate([part[:horizon] for part in parts])
+    rows = np.concatenate(parts)
     columns = [encode("future", name, rows[:, j], panel.categories)[0] for j, name in enumerate(panel.known_names)]
     return check_future(np.stack(columns, 1).reshape(count, horizon, width), panel)
 

@@ -6,6 +6,7 @@ import inspect
 import os
 import warnings
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import wraps
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -152,7 +153,8 @@ class Fitting:
         Parameters
         ----------
         y : frame or array_like
-            A long frame of pandas, polars or pyarrow with a row per series and time; or an array (T,), one series; an
+            A long frame of pandas, polars or pyarrow with a row per series and time, or a pandas series with dates for
+            its index; an array (T,), one series; an
             array (T, n), n series or channels; a list or dict of arrays. Irregular times leave gaps, which are missing
             values.
         past, future, static : list of str, or array_like
@@ -164,7 +166,7 @@ class Fitting:
         val : "auto", "last", None, or data like `y`
             "last": the last `horizon` rows of each series are not trained on; after the training the weights that
             forecast them best are restored. "auto": if at least nine tenths of the windows are left. Data that go on
-            behind those of `y`, covariates included, serve in their place, window by window.
+            behind those of `y`, covariates included, serve in their place, window by window; arrays begin with `y`.
         verbose : "auto", 0 or 1
             One line on a terminal that tells the progress; nothing elsewhere.
 
@@ -185,6 +187,7 @@ class Fitting:
         named = {k: v for k, v in (("id", id), ("time", time), ("target", target)) if v is not None}
         columns = Columns(**named)
         reader, panel = Reader.first(y, columns, past, future, static, multivariate=self.multivariate)
+        panel = replace(panel, values=panel.values.copy())  # it may be the caller's own array, and is kept
         if not (val is None or isinstance(val, str)):
             val = reader.validation(val, past, future, static, panel)
         engine = self._trained(panel, val, loud(verbose))
@@ -295,7 +298,7 @@ class Fitting:
         if self.__dict__.get("_engine") is None:
             return {"params": self.get_params()}
         header, arrays = settled(storage.state)(self)
-        return {"params": self.get_params(), "header": header, "arrays": arrays}
+        return {"params": self._engine.plan.options, "header": header, "arrays": arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state["params"].items():
@@ -317,8 +320,26 @@ def _tell(panel: Panel, engine: Engine) -> None:
         parts.append(
             f"{short} of {len(panel)} series have fewer than {rows} rows, lookback and horizon, and are padded"
         )
+    coarse = _coarse(panel)
+    if coarse.size:
+        parts.append(
+            f"{coarse.size} of {len(panel)} series, the first {panel.ids[coarse[0]]!r}, vary by less than float32 tells"
+            " apart at their size; subtract a constant first"
+        )
     if parts:
         warnings.warn(f"y: {'; '.join(parts)}", UserWarning, stacklevel=3)
+
+
+def _coarse(panel: Panel) -> np.ndarray:
+    """The series whose mean step is less than 16 times what float32, in which they are kept, can tell apart."""
+    begins, values = panel.offsets[:-1], panel.values.astype(np.float64)
+    steps = np.abs(np.diff(values, append=np.nan))
+    steps[panel.offsets[1:] - 1] = 0  # from one series to the next
+    varies = steps > 0  # NaN does not, nor what was rounded away
+    count = np.add.reduceat(varies.astype(np.int64), begins)
+    total = np.add.reduceat(np.where(varies, steps, 0), begins)
+    size = np.fmax.reduceat(np.abs(values), begins).astype(np.float32)
+    return np.flatnonzero((count > 0) & (total < 16 * count * np.spacing(size)))
 
 
 def loud(verbose: Any) -> bool:

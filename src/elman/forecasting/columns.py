@@ -206,6 +206,15 @@ def read_ids(name: str, series: nw.Series[Any]) -> tuple[np.ndarray, list[Any], 
     return np.repeat(codes, np.diff(np.append(heads, len(series)))), list(table), kind
 
 
+def check_ids(name: str | None, ids: Sequence[Any], known: Sequence[Any]) -> None:
+    """TypeError unless new ids are strings or integers as the `known` ones are: 1 and "1" would be two series."""
+    strings = {isinstance(label, str) for label in known}
+    odd = next((label for label in ids if isinstance(label, str) not in strings), None)
+    if odd is not None:
+        got, wanted = ("strings", "integers") if isinstance(odd, str) else ("integers", "strings")
+        raise BadType(f"id: column {name!r} holds {got}, such as {odd!r}, and that of the fit {wanted}; cast it")
+
+
 def read_times(name: str, series: nw.Series[Any], spec: FrameSpec | None = None) -> Times:
     """Times of the rows, with a zone in UTC or, where all have one local time of day, in local time.
 

@@ -76,6 +76,8 @@ def _text(argument: str, name: str, item: Any) -> str | None:
         return item
     if item is None or item != item:  # NaN, and pandas' NaT
         return None
+    if isinstance(item, (float, np.floating)) and float(item).is_integer():
+        return str(int(item))  # a merge makes floats of integers
     if isinstance(item, (int, float, np.number, np.bool_)):
         return str(item)
     raise BadType(

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from elman.errors import BadValue
-from elman.forecasting.columns import Columns, FrameSpec, missing, read_ids, read_times
+from elman.forecasting.columns import Columns, FrameSpec, check_ids, missing, read_ids, read_times
 from elman.forecasting.encode import stack
 from elman.forecasting.panel import Panel, check_future
 from elman.forecasting.tables import read_columns, read_frame
@@ -55,6 +55,7 @@ def future_frame(frame: Any, spec: FrameSpec, panel: Panel, horizon: int) -> np.
     codes = np.zeros(n, np.int64)
     if n and spec.id is not None:
         codes, ids, _ = read_ids(spec.id, table[spec.id])
+        check_ids(spec.id, ids, panel.ids)
         place = {name: i for i, name in enumerate(panel.ids)}
         codes = np.array([place.get(name, -1) for name in ids], np.int64)[codes]
     times = read_times(spec.time, table[spec.time], spec).values if n else np.zeros(0, np.int64)

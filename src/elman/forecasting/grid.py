@@ -23,6 +23,8 @@ _UNITS = (
 )
 # The mean of the Gregorian calendar, 365.2425 / 12 days.
 _MONTH_SECONDS = 30.436875 * 86_400
+# How far from 1970 whole months, and days from Monday to Friday, are dates in 64 bits of nanoseconds.
+_FARTHEST = {"months": 3506, "weekdays": 76_240}
 KINDS = ("index", "integer", "fixed", "months", "weekdays")
 
 
@@ -115,6 +117,11 @@ class Grid:
         return 86_400.0 if self.kind == "weekdays" else None
 
     @property
+    def seasons(self) -> tuple[int, ...] | None:
+        """Seasons that the length of a step does not tell: the week and the year of weekdays; else None."""
+        return (5, 261) if self.kind == "weekdays" else None
+
+    @property
     def dated(self) -> bool:
         """Whether times are dates, rather than integers."""
         return self.seconds is not None
@@ -175,8 +182,16 @@ class Grid:
         return ticks, self.times(ticks).astype(np.int64) != number
 
     def times(self, ticks: np.ndarray) -> np.ndarray:
-        """Times of `ticks`, of any shape: datetime64[ns], or int64 where times are integers."""
+        """Times of `ticks`, of any shape: datetime64[ns], or int64 where times are integers.
+
+        Raises
+        ------
+        ValueError
+            Beyond what 64 bits hold: for dates nanoseconds up to the year 2262.
+        """
         ticks = np.asarray(ticks, np.int64)
+        if ticks.size:
+            self._refuse_far(ticks)
         if self.kind == "weekdays":
             week, day = np.divmod(ticks + self.origin, 5)
             return ((week * 7 + day - 3) * _DAY + self.clock).view("datetime64[ns]")
@@ -185,6 +200,12 @@ class Grid:
             return (days * _DAY + self.clock).view("datetime64[ns]")
         number = ticks * self.step + self.origin
         return number.view("datetime64[ns]") if self.kind == "fixed" else number
+
+    def _refuse_far(self, ticks: np.ndarray) -> None:
+        numbers = [int(tick) * self.step + self.origin for tick in (ticks.min(), ticks.max())]
+        if max(map(abs, numbers)) > _FARTHEST.get(self.kind, 2**63 - 1):
+            what = "dates in nanoseconds, which end in April 2262" if self.dated else "integers of 64 bits"
+            raise BadValue(f"time: the grid of {self} leaves the range of {what}")
 
     def show(self, tick: int) -> str:
         """The time of a tick in words, as short as it is exact."""
@@ -257,10 +278,13 @@ def _months(times: np.ndarray, inside: np.ndarray, step: int) -> tuple[str, int,
 
 
 def _weekdays(times: np.ndarray, differences: np.ndarray, step: int) -> tuple[str, int, int, int] | None:
-    """Kind, step, origin and day of a grid of weekdays, if steps are days and whole weekends are missing."""
-    if step != _DAY or len(times) < 10 or not (differences == 3 * _DAY).any():
+    """Kind, step, origin and day of a grid of weekdays, if steps are days and whole weekends are missing.
+
+    A short one needs to have no other gaps.
+    """
+    if step != _DAY or not (differences == 3 * _DAY).any():
         return None
     week, day = np.divmod(times.astype(np.int64) // _DAY + 3, 7)
-    if (day > 4).any():
+    if (day > 4).any() or (len(times) < 10 and (np.diff(np.unique(week * 5 + day)) > 1).any()):
         return None
     return "weekdays", 1, int((week * 5 + day).min()), 0

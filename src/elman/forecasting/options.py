@@ -112,10 +112,23 @@ def _seasons(season: Any, panel: Panel) -> tuple[int, ...]:
         return ()
     found: Sequence[int]
     if isinstance(season, str):
-        found = season_lengths(panel.values, panel.offsets, panel.grid.seconds)
+        found = season_lengths(panel.values, panel.offsets, panel.grid.seconds, candidates=panel.grid.seasons)
     else:
         found = _lengths(season)
     return tuple(sorted((int(m) for m in found if m > 1), reverse=True))
+
+
+def _by_size(panel: Panel) -> bool:
+    """Whether a series is never negative, and varies by 5 % of its size at least, in the median of all series.
+
+    A season of 10 on a level of 60 / 100 / 200 / 1,000,000, mean absolute error over that of the naive forecast: 1.03,
+    1.06, 1.28, 300 by size, 1.05 each by deviation.
+    """
+    values = [v[~np.isnan(v)].astype(np.float64) for v in map(panel.series, range(len(panel)))]
+    known = [v for v in values if v.size]
+    return all((v >= 0).all() for v in known) and bool(
+        np.median([v.std() / (v.mean() or 1.0) for v in known] or [0.0]) >= 0.05
+    )
 
 
 class Plan:
@@ -128,9 +141,12 @@ class Plan:
         Shift and scale of the series trained on.
     seasons : tuple of int
         Longest first.
+    options : dict
+        What it was decided from, whatever becomes of the forecaster's attributes.
     """
 
     def __init__(self, options: dict[str, Any], panel: Panel) -> None:
+        self.options = options
         self.target: Target = target(options["loss"], options["quantiles"])
         self.seasons = _seasons(options["season"], panel)
         horizon = options["horizon"]
@@ -181,11 +197,9 @@ class Plan:
             return "counts"
         if options["scale"] != "auto":
             return "none" if options["scale"] is None else options["scale"]
-        with np.errstate(invalid="ignore"):
-            positive = not (panel.values < 0).any()
         # What grows by a share of its size needs its size kept; many windows tell more by their deviations.
         plain = self.transform.log or self.transform.period > 1
-        return "mean-abs" if positive and self.few and not plain else "standard"
+        return "mean-abs" if self.few and not plain and _by_size(panel) else "standard"
 
     def _layout(self, options: dict[str, Any], panel: Panel, head: str, lookback: int, scale: str) -> Layout:
         stepwise = head == "recursive"

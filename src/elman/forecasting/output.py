@@ -67,6 +67,8 @@ def to_frame(
         content[spec.id] = _ids(spec, np.array(ids, object)[rows].tolist())
     content[spec.time] = _times(spec, spec.time, grid.times(ticks))
     if cutoff is not None:
+        if "cutoff" in content:
+            raise BadValue("columns: the frame already has a column 'cutoff'; rename that of the data")
         content["cutoff"] = _times(spec, "cutoff", grid.times(np.broadcast_to(cutoff, ticks.shape)))
     for name, array in columns.items():
         if name in content:
@@ -102,7 +104,10 @@ def _times(spec: FrameSpec, name: str, times: np.ndarray) -> nw.Series[Any]:
 
     times = times.reshape(-1)
     if times.dtype.kind != "M":
-        return _new(spec, name, times, getattr(nw, spec.time_type))
+        # Forecasts of small integers may need larger ones.
+        limits = np.iinfo(spec.time_type.lower())
+        fits = not times.size or (times.min() >= limits.min and times.max() <= limits.max)
+        return _new(spec, name, times, getattr(nw, spec.time_type if fits else "Int64"))
     if spec.time_type == "object":
         return _new(spec, name, times.astype("datetime64[D]").tolist())
     if spec.time_type == "date":

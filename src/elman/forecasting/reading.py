@@ -129,6 +129,8 @@ class Reader:
             return drawn[0] if self.form == "vector" and len(panel) == 1 else drawn
         ticks = panel.ends[:, None, None] + np.broadcast_to(np.arange(drawn.shape[2]), drawn.shape)
         numbers = np.arange(drawn.shape[1])[:, None]
+        if self.spec.target == "sample":
+            raise BadValue("target: the paths get a column 'sample'; rename that of the data")
         return self._frame(panel, panel.ids, ticks, {"sample": numbers, self.spec.target: drawn})
 
     def write_windows(

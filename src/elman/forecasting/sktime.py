@@ -172,8 +172,9 @@ class ElmanForecaster(BaseForecaster):
         # `update_predict` puts the cutoff back behind rows that are known.
         y = self._cur_y[self._cur_y.index <= self.cutoff[0]]
         future = None
+        ahead = ForecastingHorizon(np.arange(1, horizon + 1), freq=fh.freq).to_absolute_index(self.cutoff)
+        self._check_labels(_frame(y, self._cur_X), ahead)
         if X is not None:
-            ahead = ForecastingHorizon(np.arange(1, horizon + 1), freq=fh.freq).to_absolute_index(self.cutoff)
             needed = ahead[: steps.max()]
             if not needed.isin(X.index).all():
                 raise BadValue(f"X: no row for {needed[~needed.isin(X.index)][0]}; give all up to {needed[-1]}")
@@ -181,6 +182,17 @@ class ElmanForecaster(BaseForecaster):
             future = _covariates(X.iloc[at], ahead)
         found = self.forecaster_.predict(_frame(y, self._cur_X), future=future, **asked)
         return found.iloc[steps - 1]
+
+    def _check_labels(self, known: pd.DataFrame, ahead: pd.Index) -> None:
+        """ValueError where sktime would write other times beside the forecasts than the steps of the data lead to."""
+        reader, panel = self.forecaster_._reader, self.forecaster_._panel
+        rows = reader.read(known, None, None, None, panel)
+        ours, theirs = reader.write(rows, {"hat": np.zeros((1, len(ahead)))})["ds"], _times(ahead)
+        if not (ours.to_numpy() == theirs.to_numpy()).all():
+            raise BadValue(
+                f"y: its index steps by {panel.grid}, so that the forecast begins at {ours[0]}, but for sktime at "
+                f"{theirs[0]}; give an index of dates with a freq, or of integers that follow each other"
+            )
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:

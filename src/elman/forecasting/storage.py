@@ -56,7 +56,7 @@ def state(forecaster: Any, *, history: bool = True) -> tuple[dict[str, Any], dic
         arrays |= {f"conformal/{name}": value for name, value in forecaster._conformal.arrays().items()}
     transform, seasonal = plan.transform.state()
     arrays |= {f"transform/{name}": value for name, value in seasonal.items()}
-    params = forecaster.get_params()
+    params = dict(plan.options)
     if isinstance(params["cell"], Cell):
         if CELLS.get(params["cell"].name) is not params["cell"]:
             name = params["cell"].name
@@ -110,6 +110,7 @@ def restore(forecaster: Any, header: dict[str, Any], arrays: dict[str, np.ndarra
     plan.transform = Transform.from_state(header["transform"], _under("transform/", arrays))
     plan.places = {label: (shift, scale) for label, shift, scale in header["places"]}
     plan.seasons, plan.few = tuple(header["seasons"]), header["few"]
+    plan.options = forecaster.get_params()
     plan.target = target(forecaster.loss, forecaster.quantiles)
     members = sum(name.endswith("/parameters") for name in arrays)
     sizes = [arrays[f"member/{k}/parameters"].size for k in range(members)]

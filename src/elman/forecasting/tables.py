@@ -12,6 +12,7 @@ from elman.errors import BadType, BadValue
 from elman.forecasting.columns import (
     Columns,
     FrameSpec,
+    check_ids,
     is_time,
     missing,
     read_ids,
@@ -37,19 +38,27 @@ class Table(NamedTuple):
 
 
 def is_frame(obj: Any) -> bool:
-    """Whether `obj` is a data frame of a library that narwhals knows, eager or lazy.
+    """Whether `obj` is a data frame of a library that narwhals knows, eager or lazy, or a pandas series of dates.
 
     Examples
     --------
     >>> is_frame([1.0, 2.0])
     False
     """
+    if _is_dated(obj):
+        return True
     # Narwhals is imported only for what may be a frame.
     if isinstance(obj, (np.ndarray, list, tuple, dict, str)) or not hasattr(type(obj), "columns"):
         return False
     import narwhals as nw
 
     return isinstance(nw.from_native(obj, pass_through=True), (nw.DataFrame, nw.LazyFrame))
+
+
+def _is_dated(obj: Any) -> bool:
+    """Whether `obj` is a series of pandas with dates for its index."""
+    pandas = sys.modules.get("pandas")
+    return pandas is not None and isinstance(obj, pandas.Series) and isinstance(obj.index, pandas.DatetimeIndex)
 
 
 def from_frame(
@@ -68,7 +77,8 @@ def from_frame(
     Parameters
     ----------
     frame : data frame
-        Of pandas, polars (also lazy) or pyarrow. A pandas frame may have its times as a DatetimeIndex.
+        Of pandas, polars (also lazy) or pyarrow. A pandas frame may have its times as a DatetimeIndex, and is then as
+        good as a series.
     columns : Columns, optional
         Names of the columns for id, time and target.
     past, future, static : sequence of str
@@ -171,6 +181,8 @@ def read_frame(frame: Any, columns: Columns) -> nw.DataFrame[Any]:
     import narwhals as nw
 
     pandas = sys.modules.get("pandas")
+    if _is_dated(frame):
+        frame = frame.to_frame("y" if frame.name is None else frame.name)
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         frame = _index_as_column(frame, columns.time, pandas)
     try:
@@ -232,6 +244,8 @@ def _panel(
     codes, ids, id_type = np.zeros(n, np.int64), [0], "Int64"
     if columns.id is not None:
         codes, ids, id_type = read_ids(columns.id, table[columns.id])
+        if like is not None:
+            check_ids(columns.id, ids, like.ids)
     times = read_times(columns.time, table[columns.time], spec)
     grid, layout = _lay_out(table, columns, codes, ids, times.values, None if like is None else like.grid)
     learned = None if like is None else like.categories
