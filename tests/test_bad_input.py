@@ -405,3 +405,70 @@ def test_metric_given_to_two_models_counts_for_each():
     x = np.ones((4, 2))
     assert models[0].evaluate(x, np.full(4, 1.0), verbose=0)[1] == 1
     assert models[1].evaluate(x, np.full(4, 3.0), verbose=0)[1] == 3
+
+
+def test_metrics_of_one_name_are_numbered():
+    """As in Keras; a result that another one replaces would be lost."""
+    model, named = compiled(), elman.metrics.MeanSquaredError
+    precision = [elman.metrics.Precision(thresholds=t) for t in (0.2, 0.6, 0.9)]
+    model.compile(
+        "sgd", "mse", metrics=[*precision, "mae", named(name="weighted_mae")], weighted_metrics=["mae", "mae"]
+    )
+    y, w = (Y > 0).astype(np.float32), np.arange(12.0)
+    found = model.evaluate(X, y, sample_weight=w, verbose=0, return_dict=True)
+    assert list(found) == [
+        "loss", "precision", "precision_1", "precision_2", "mae", "weighted_mae", "weighted_mae_1", "weighted_mae_2",
+    ]  # fmt: skip
+    p = model.predict(X)
+    for name, threshold in (("precision", 0.2), ("precision_1", 0.6), ("precision_2", 0.9)):
+        hits = y[p > threshold]
+        assert found[name] == pytest.approx(hits.mean() if hits.size else 0)
+    assert found["weighted_mae"] == pytest.approx(((p - y) ** 2).mean(), rel=1e-5)
+    weighted = (np.abs(p - y)[:, 0] * w).sum() / w.sum()
+    assert found["weighted_mae_1"] == found["weighted_mae_2"] == pytest.approx(weighted, rel=1e-5)
+    assert model.evaluate(X, y, sample_weight=w, verbose=0) == list(found.values())
+
+
+@pytest.mark.parametrize("name", ["loss", "epoch"])
+def test_names_that_metrics_cannot_have(name):
+    model = compiled()
+    with pytest.raises(ValueError, match=f"metrics: a metric cannot have the name '{name}'"):
+        model.compile("sgd", "mse", weighted_metrics=[elman.metrics.MeanAbsoluteError(name=name)])
+    assert len(model.evaluate(X, Y, verbose=0)) == 2
+
+
+def test_masked_arrays():
+    x = np.ma.masked_array(X, np.zeros(X.shape, bool))
+    model = compiled()
+    np.testing.assert_array_equal(model.predict(x), model.predict(X))
+    x[3, 1] = np.ma.masked
+    with pytest.raises(ValueError, match=r"x: 2 of 120 values are masked, and what stands there would count; fill"):
+        model.predict(x)
+    with pytest.raises(ValueError, match=r"y: 1 of 12 values are masked"):
+        model.fit(X, np.ma.masked_equal(Y, Y[0, 0]), verbose=0)
+
+
+def test_tensors_with_gradients():
+    torch = pytest.importorskip("torch")
+    model = compiled()
+    np.testing.assert_array_equal(model.predict(torch.tensor(X)), model.predict(X))
+    with pytest.raises(ValueError, match=r"x: expected an array, got Tensor .*detach"):
+        model.predict(torch.tensor(X, requires_grad=True))
+
+
+def test_warnings_name_the_line_of_the_caller():
+    """Wherever in the library they arise: Python shows, and counts once, what stands there."""
+    model, few = compiled(), lambda: iter([(X, Y)])
+    broken = compiled()
+    broken.set_weights([np.full_like(w, 1e38) for w in broken.get_weights()])
+    for call in (
+        lambda: model.fit(few(), steps_per_epoch=2, verbose=0),
+        lambda: model.evaluate(few(), steps=2, verbose=0),
+        lambda: model.predict(iter([X]), steps=2, verbose=0),
+        lambda: broken.fit(X, Y, verbose=0),
+        lambda: elman.Forecaster(3, units=2, epochs=1).fit([1.0, np.nan] * 20),
+        lambda: elman.Forecaster(3, units=2, epochs=1).fit(np.arange(40) % 5.0).backtest(),
+    ):
+        with pytest.warns(Warning) as seen:
+            call()
+        assert {warning.filename for warning in seen} == {__file__}

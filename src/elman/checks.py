@@ -115,6 +115,11 @@ def working_dtype(array: np.ndarray) -> np.dtype:
 def numeric(argument: str, value: Any) -> np.ndarray:
     """`value` as a non-empty array of real numbers; integers, booleans and float16 included, object dtype refused."""
     array = array_of(argument, value)
+    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
+        raise BadValue(
+            f"{argument}: {hidden} of {array.size} values are masked, and what stands there would count; fill them, and "
+            "leave out steps with mask= or lengths="
+        )
     if array.dtype.kind not in "fiub":
         odd = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
         found = "" if odd is None else f", with {odd!r} in it"
@@ -130,7 +135,7 @@ def array_of(argument: str, value: Any) -> np.ndarray:
     """`value` as an array of any kind; ValueError for nested sequences of unequal length."""
     try:
         return np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of PyTorch that has gradients
         if not isinstance(value, (list, tuple)):
             raise BadValue(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
         raise BadValue(

@@ -28,6 +28,7 @@ from elman.optimizers import OPTIMIZERS
 from elman.regularizers import REGULARIZERS
 from elman.schedules import SCHEDULES
 from elman.threads import usable_cores
+from elman.warn import warn
 
 __all__ = ["fit_many"]
 
@@ -288,7 +289,7 @@ def _warn(done: list[_Done]) -> None:
             found.setdefault(warned, set()).add(k)
     for (category, text), numbers in found.items():
         more = f" and {len(numbers) - 1} more" if len(numbers) > 1 else ""
-        warnings.warn(f"models[{min(numbers)}]{more}: {text}", category, stacklevel=3)
+        warn(f"models[{min(numbers)}]{more}: {text}", category)
 
 
 def _take(models: list[Sequential], done: list[_Done]) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -16,6 +15,7 @@ from elman.forecasting.layout import naive_forecasts
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
 from elman.forecasting.scores import SCORES, insample_scale, score
+from elman.warn import warn
 
 
 @dataclass
@@ -254,10 +254,9 @@ def backtest(
     series, origins = _origins(panel, horizon, count, stride)
     seen = int((panel.first[series] + origins < trained[series]).sum())
     if seen:
-        warnings.warn(
+        warn(
             f"backtest: {seen} of {len(series)} windows lie in data the forecaster was trained on, so their errors are "
-            "too small; fit to data that end before, or pass refit",
-            UserWarning, stacklevel=4,
+            "too small; fit to data that end before, or pass refit"
         )  # fmt: skip
     point, quantiles = _run(engine, panel, series, origins, levels, seed, others=others)
     return _result(engine, panel, series, origins, point, quantiles, levels, reader)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import os
-import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import wraps
@@ -21,6 +20,7 @@ from elman.forecasting.engine import Engine
 from elman.forecasting.panel import Panel
 from elman.forecasting.reading import Reader
 from elman.registry import number
+from elman.warn import warn
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -327,7 +327,7 @@ def _tell(panel: Panel, engine: Engine) -> None:
             " apart at their size; subtract a constant first"
         )
     if parts:
-        warnings.warn(f"y: {'; '.join(parts)}", UserWarning, stacklevel=3)
+        warn(f"y: {'; '.join(parts)}")
 
 
 def _coarse(panel: Panel) -> np.ndarray:

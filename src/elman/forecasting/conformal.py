@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from elman import checks
 from elman.errors import BadValue
 from elman.forecasting.flat import observed
 from elman.registry import number
+from elman.warn import warn
 
 __all__ = ["Conformal"]
 
@@ -167,10 +167,9 @@ class Conformal:
             fewest = int(self.counts[: len(wanted)].min())
             need = math.ceil(level / (1 - level) - 1e-9)
             outcome = "; all together are too few, so the largest error stands in and covers less" if short else ""
-            warnings.warn(
+            warn(
                 f"level {level:g} needs {need} errors at a lead time, {shared} of {len(wanted)} have fewer (the least "
-                f"is {fewest}) and share those of their neighbours{outcome}; calibrate on more windows",
-                stacklevel=2,
+                f"is {fewest}) and share those of their neighbours{outcome}; calibrate on more windows"
             )
         return half
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping, Sequence
 from itertools import repeat
 from typing import Any
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from elman.errors import BadType
+from elman.warn import warn
 
 Categories = Mapping[str, tuple[str, ...]]
 
@@ -90,11 +90,9 @@ def _warn_unknown(argument: str, name: str, unknown: list[str]) -> None:
     if unknown:
         more = f" and {len(unknown) - 5} more" if len(unknown) > 5 else ""
         shown = ", ".join(map(repr, unknown[:5]))
-        warnings.warn(
+        warn(
             f"{argument}: column {name!r} has values that the fit did not see: {shown}{more}; they are treated as"
-            " unknown",
-            UserWarning,
-            stacklevel=2,
+            " unknown"
         )
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -14,6 +13,7 @@ from elman.errors import BadType, BadValue
 from elman.forecasting import arrays, tables
 from elman.forecasting.columns import Columns, FrameSpec
 from elman.forecasting.panel import Panel
+from elman.warn import warn
 
 
 @dataclass(frozen=True)
@@ -45,10 +45,7 @@ class Reader:
         named = (() if names is None else names for names in (past, future, static))
         panel, spec, ignored = tables.from_frame(y, columns, *named)
         if ignored:
-            warnings.warn(
-                f"y: the columns {', '.join(map(repr, ignored))} are not used; name them in past=, future= or static=",
-                UserWarning, stacklevel=4,
-            )  # fmt: skip
+            warn(f"y: the columns {', '.join(map(repr, ignored))} are not used; name them in past=, future= or static=")
         return cls("frame", False, spec), panel
 
     def read(self, y: Any, past: Any, future: Any, static: Any, like: Panel) -> Panel:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Any
 
 from elman import checks
 from elman.diagnostics import FlowReport, GradientWarning
 from elman.training.callbacks import Callback, Logs
+from elman.warn import warn
 
 
 class GradientFlow(Callback):
@@ -83,4 +83,4 @@ class GradientFlow(Callback):
             kind = layer.name, layer.verdict
             if layer.step is not None and kind not in self._warned:
                 self._warned.add(kind)
-                warnings.warn(f"epoch {epoch + 1}: {layer.message}", GradientWarning, stacklevel=2)
+                warn(f"epoch {epoch + 1}: {layer.message}", GradientWarning)

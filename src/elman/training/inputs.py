@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from itertools import chain
 from typing import Any
@@ -15,6 +14,7 @@ from elman.errors import BadValue
 from elman.training.batches import Batch, Form, plain_form
 from elman.training.data import Rows
 from elman.utils import pad_sequences
+from elman.warn import warn
 
 
 def unpack(x: Any, y: Any, lengths: Any, mask: Any, prefix: str = "", *, per_row: bool = True) -> tuple[Any, Any, Any]:
@@ -135,7 +135,7 @@ class Stream:
                 "once: give an object that can be iterated anew, or more batches"
             )
         if most is not None:
-            warnings.warn(f"{self._argument}: expected {most} batches, the iterable gave {count}", stacklevel=2)
+            warn(f"{self._argument}: expected {most} batches, the iterable gave {count}")
 
 
 def refuse_beside_stream(x: Any, **given: Any) -> None:

@@ -28,6 +28,7 @@ class Scores:
 
     def __init__(self, metrics: list[Metric], weighted: list[Metric], loss: Loss) -> None:
         self.metrics, self.weighted, self._predictions = metrics, weighted, loss.predictions
+        self._names = _names(metrics, weighted)
         self.reset()
 
     def reset(self) -> None:
@@ -72,15 +73,33 @@ class Scores:
 
     def logs(self, prefix: str = "") -> Logs:
         """The means so far, "loss" first."""
-        results = {"loss": self.loss, **{m.name: m.result() for m in self.metrics}}
-        for m in self.weighted:
-            results["weighted_" * (m.name in results) + m.name] = m.result()
-        return {prefix + name: value for name, value in results.items()}
+        values = [self.loss, *[m.result() for m in (*self.metrics, *self.weighted)]]
+        return {prefix + name: value for name, value in zip(self._names, values, strict=True)}
 
     @property
     def loss(self) -> float:
         """The mean loss so far."""
         return self._sum / max(1, self._count)
+
+
+def _names(plain: list[Metric], weighted: list[Metric]) -> list[str]:
+    """Names of the results, "loss" first: a number behind those that are taken, as Keras has it.
+
+    ValueError for a metric with the name of something else that stands in the logs.
+    """
+    names = ["loss"]
+    for metric in (*plain, *weighted):
+        if metric.name in ("loss", "epoch"):
+            raise BadValue(f"metrics: a metric cannot have the name {metric.name!r}; give it another one")
+        name = base = metric.name
+        if len(names) > len(plain) and base in names[: len(plain) + 1]:
+            name = base = f"weighted_{base}"
+        number = 0
+        while name in names:
+            number += 1
+            name = f"{base}_{number}"
+        names.append(name)
+    return names
 
 
 def make_scores(names: tuple[list[Any], list[Any]], loss: Loss, output_shape: tuple[int | None, ...]) -> Scores:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 import weakref
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -22,6 +21,7 @@ from elman.threads import sharing
 from elman.training import loop
 from elman.training.batches import Batch, Form
 from elman.training.states import PHASES, States
+from elman.warn import warn
 
 _PLAIN = nullcontext()
 _FITTED = "model: fit() while it is being fitted; wait for its end, or fit a copy (copy.deepcopy(model))"
@@ -192,7 +192,7 @@ class Steps(ABC):
             self.nonfinite = self._locate_nonfinite(batch)
             if self.skip_warning_due:
                 self.skip_warning_due = False
-                warnings.warn(f"an update was skipped: {self.nonfinite}", RuntimeWarning, stacklevel=5)
+                warn(f"an update was skipped: {self.nonfinite}", RuntimeWarning)
         return found
 
     @abstractmethod

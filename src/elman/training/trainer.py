@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterable, Mapping
 from functools import partial
 from typing import Any
@@ -19,6 +18,7 @@ from elman.training.callbacks import Callback, History, Hooks
 from elman.training.data import Rows
 from elman.training.inputs import BATCH_PARTS, Stream, is_stream, refuse_beside_stream
 from elman.training.progress import check_verbose
+from elman.warn import warn
 
 _PREDICT_BATCH = 256
 
@@ -127,11 +127,9 @@ class Trainer(Batchwise):
             first = rows = self._rows(x, y, sample_weight, class_weight, lengths=lengths, mask=mask)
         rows, validation = self._validation(rows, first, validation_split, validation_data)
         if first.mask is not None and isinstance(validation, Rows) and validation.mask is None:
-            warnings.warn(
+            warn(
                 "validation_data comes without lengths or mask, though x has them: every step of it counts; give a "
-                "dict such as {'x': ..., 'y': ..., 'lengths': ...}",
-                UserWarning,
-                stacklevel=2,
+                "dict such as {'x': ..., 'y': ..., 'lengths': ...}"
             )
         cut = self._check_tbptt(tbptt, first)
         each = 1 if cut is None else count_windows(first.x.shape[1], cut, per_step=self._per_step(first))
