@@ -15,9 +15,13 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 import elman
+
+try:
+    import pandas as pd
+except ImportError as error:
+    raise SystemExit(f'{error}: pip install -e ".[frames]"') from None
 
 
 def demand(path: Path | None) -> tuple[pd.DataFrame, list[str], int]:

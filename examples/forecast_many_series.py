@@ -17,7 +17,7 @@ from pathlib import Path
 import numpy as np
 
 import elman
-from elman.forecasting.scores import insample_scale, score, seasonal_naive
+from elman.forecasting import insample_scale, score, seasonal_naive
 
 
 def read(path: Path) -> list[np.ndarray]:

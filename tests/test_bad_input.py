@@ -8,7 +8,7 @@ import pytest
 
 import elman
 from elman import Sequential, optimizers
-from elman.layers import GRU, LSTM, Dense, Input, SimpleRNN
+from elman.layers import GRU, LSTM, Dense, Dropout, Input, SimpleRNN
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(12, 5, 2)).astype(np.float32)
@@ -472,3 +472,94 @@ def test_warnings_name_the_line_of_the_caller():
         with pytest.warns(Warning) as seen:
             call()
         assert {warning.filename for warning in seen} == {__file__}
+
+
+@pytest.mark.parametrize(
+    ("activation", "from_logits", "words"),
+    [
+        ("linear", False, "the last layer has no activation"),
+        ("softmax", True, "from_logits=True, but the last layer ends in softmax"),
+        ("softmax", False, None),
+        ("linear", True, None),
+    ],
+)
+def test_losses_of_probabilities_want_them(activation, from_logits, words):
+    """Training goes on, to a model that is worse than guessing."""
+    loss = elman.losses.SparseCategoricalCrossentropy(from_logits=from_logits)
+    model = compiled([SimpleRNN(3), Dense(4, activation=activation)], loss)
+    model.compile("sgd", loss)
+    labels = np.arange(12) % 4
+    if words is None:
+        model.fit(X, labels, verbose=0)  # warnings are errors
+    else:
+        with pytest.warns(UserWarning, match=words):
+            model.fit(X, labels, verbose=0)
+
+
+def test_targets_of_the_other_kind_name_the_other_loss():
+    labels = np.arange(12) % 4
+    for loss, y, other in (
+        ("categorical_crossentropy", labels, "class indices are for sparse_categorical_crossentropy"),
+        ("sparse_categorical_crossentropy", np.eye(4)[labels], "one-hot rows are for categorical_crossentropy"),
+    ):
+        model = Sequential([SimpleRNN(3), Dense(4, activation="softmax")])
+        model.compile("sgd", loss)
+        with pytest.raises(ValueError, match=f"y: shape .*; {other}"):
+            model.fit(X, y, verbose=0)
+
+
+def test_messages_do_not_repeat_a_whole_text():
+    text = "To be, or not to be. " * 100_000
+    model = compiled()
+    for call in (lambda: model.predict(text), lambda: elman.Forecaster(3).fit(text), lambda: elman.layers.GRU(text)):
+        with pytest.raises(elman.errors.ElmanError) as caught:
+            call()
+        assert 10 < len(str(caught.value)) < 2100
+
+
+@pytest.mark.parametrize("before", [[], [elman.layers.Masking(-7.0)], [elman.layers.Dropout(0.0)]], ids=str)
+def test_categories_are_checked_before_the_first_batch(before):
+    x = np.ones((64, 5, 2))
+    x[60, 3, 1] = 5
+    model = Sequential([Input((None, 2)), *before, elman.layers.EmbedColumns([(1, 3, 2)]), GRU(3), Dense(1)], seed=0)
+    model.compile("adam", "mse")
+    with pytest.raises(ValueError, match=r"x: expected category numbers .* got 5.* at index \(60, 3\)"):
+        model.fit(x, np.ones(64), batch_size=8, verbose=0)
+    assert model.optimizer.iterations == 0
+
+
+def test_weights_of_ctc_are_checked_before_the_first_batch():
+    model = Sequential([Input((None, 3)), LSTM(4, return_sequences=True), Dense(4)], seed=0)
+    model.compile("adam", "ctc")
+    x, y, w = RNG.normal(size=(64, 9, 3)), RNG.integers(1, 4, (64, 2)), np.ones((64, 9))
+    w[60, 8] = 2
+    with pytest.raises(ValueError, match=r"sample_weight: CTC .* but the weights of sample 60 differ"):
+        model.fit(x, y, sample_weight=w, batch_size=8, verbose=0)
+    assert model.optimizer.iterations == 0
+    lengths = np.full(64, 9)
+    lengths[60] = 8
+    model.fit(x, y, sample_weight=w, lengths=lengths, batch_size=8, verbose=0)
+
+
+def test_a_refused_batch_draws_no_noise():
+    def losses(refused):
+        model = Sequential([Dropout(0.2), LSTM(4, stateful=True), Dense(1)], seed=0)
+        model.compile("sgd", "mse")
+        found = []
+        for _ in range(3):
+            found.append(model.train_on_batch(X, Y))
+            if refused:
+                with pytest.raises(ValueError, match="cannot continue the states"):
+                    model.train_on_batch(X[:3], Y[:3])
+        return found
+
+    assert losses(False) == losses(True)
+
+
+def test_initial_values_beyond_the_type():
+    huge = elman.initializers.Constant(1e300)
+    with pytest.raises(
+        ValueError, match=r"Constant: the weights: 2 of 2 values are not finite in float32|Constant: the w"
+    ):
+        Sequential([Input((3,)), Dense(2, bias_initializer=huge)])
+    assert Sequential([Input((3,)), Dense(2, bias_initializer=huge)], dtype="float64").get_weights()[1][0] == 1e300

@@ -714,3 +714,11 @@ def test_messages(capsys, tmp_path):
     for callback in callbacks:
         drive(callback, [2, 3])
     assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(("name", "near"), [("on_batch_end", "on_train_batch_end"), ("on_epoch_ends", "on_epoch_end")])
+def test_hooks_that_would_never_be_called(name, near):
+    with pytest.raises(
+        ValueError, match=f"Mine: '{name}' is no hook, and would never be called; did you mean '{near}'"
+    ):
+        type("Mine", (elman.callbacks.Callback,), {name: lambda self, *args: None})

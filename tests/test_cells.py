@@ -169,7 +169,13 @@ def test_names():
         register(replace(SIMPLE, name="lstm"))
     assert CELLS["lstm"] is LSTM
     assert register(LSTM) is LSTM
-    with pytest.raises(ValueError, match="cell: unknown name 'lsmt', did you mean 'lstm'"):
+    for other in (replace(LSTM, forget=None), replace(SIMPLE, name="gru", kernels=CELLS["gru"].kernels)):
+        with pytest.raises(ValueError, match=f"the name '{other.name}' is taken by another cell"):
+            register(other)  # of the same functions, so no rerun of its definition
+    assert CELLS["lstm"] is LSTM
+    with pytest.raises(
+        ValueError, match=r"unknown name 'lsmt', did you mean 'lstm'.*; a cell of your own needs its mod"
+    ):
         get("lsmt")
     with pytest.raises(TypeError, match="cell: expected a name"):
         get(3)
@@ -289,3 +295,63 @@ def test_a_masked_step_may_hold_anything(dtype):
 def test_problem_has_no_constant_weights():
     problem = battery.Problem.draw(LSTM, (2, 3, 4, 5), ("tanh", "sigmoid"), 0)
     assert all(np.unique(a).size == a.size for a in problem.arrays)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"name": None}, "cell: name must be a string that is not empty, got None"),
+        ({"name": ""}, "cell: name must be a string"),
+        ({"x": [0], "h": [0]}, r"x must be of type tuple, got \[0\]"),
+        ({"x": None}, "x must be of type tuple, got None"),
+        ({"x": (0.0,)}, "x and h must be tuples of integers"),
+        ({"states": "1"}, "states must be of type int, got '1'"),
+        ({"states": True}, "states must be of type int, got True"),
+        ({"keep": 1.5}, "keep must be of type int, got 1.5"),
+        ({"elementwise": "no"}, "elementwise must be of type bool, got 'no'"),
+        ({"bias": 2}, "bias must be of type bool, got 2"),
+        ({"reference": "formula"}, "kernels and reference must be functions, got .* and 'formula'"),
+        ({"unit_weights": ("ab",)}, "unit_weights must be pairs of a name and a number, got 'ab'"),
+        ({"gate_rows": ("a",)}, "gate_rows must be pairs of a name and a number, got 'a'"),
+    ],
+)
+def test_declarations_of_other_types(changes, message):
+    with pytest.raises(TypeError, match=message):
+        replace(SIMPLE, **changes)
+
+
+def test_declarations_that_say_too_much_or_too_little():
+    with pytest.raises(ValueError, match="gate_rows name each gate once"):
+        replace(SIMPLE, gate_rows=(("g", 0), ("g", 0)))
+    with pytest.raises(ValueError, match="kernels must return 2 functions, got <function"):
+        replace(SIMPLE, kernels=lambda act, gate: lambda z: None)
+    for other in ("gru", None):
+        with pytest.raises(TypeError, match="cell: expected a Cell, got"):
+            register(other)
+
+
+def test_kernels_that_leave_their_arrays_are_found_in_plain_python():
+    """Compiled they would end the process."""
+
+    def kernels(act, gate):
+        _, backward = SIMPLE.kernels(act, gate)
+
+        def forward(z, prev, new, w, at):
+            for j in range(at.lo, at.hi):
+                new[1, j] = z[0, j]
+
+        return forward, backward
+
+    with pytest.raises(AssertionError, match=r"cell 'beyond': forward in plain Python: index 1 is out of bounds"):
+        check_cell(replace(SIMPLE, name="beyond", kernels=kernels))
+
+
+@pytest.mark.parametrize("given", ["tanh", [], [("tanh", "nope")], [("tanh",)]])
+def test_activations_to_check_a_cell_with(given):
+    with pytest.raises((ValueError, TypeError), match="activations: "):
+        check_cell("simple", activations=given)
+
+
+def test_a_cell_without_a_reference_cannot_be_checked():
+    with pytest.raises(ValueError, match="cell: 'simple' has no reference"):
+        check_cell(replace(SIMPLE, reference=None))

@@ -151,3 +151,36 @@ def test_what_is_saved_is_what_was_fitted(tmp_path):
     loaded = elman.Forecaster.load(tmp_path / "f.npz")
     assert loaded.horizon == 3
     np.testing.assert_array_equal(loaded.predict(), forecaster.predict())
+
+
+def test_a_dict_of_series_gives_a_dict_of_forecasts():
+    series = {"b": noise(60), 7: 3 * noise(80, seed=1)}
+    forecaster = Forecaster(3, **SMALL, head="recursive", loss="normal").fit(series)
+    found, listed = (
+        forecaster.predict(),
+        Forecaster(3, **SMALL, head="recursive", loss="normal").fit([*series.values()]),
+    )
+    assert list(found) == ["b", 7]
+    np.testing.assert_array_equal(np.stack([*found.values()]), listed.predict())
+    assert found["b"].shape == (3,)
+    assert forecaster.predict(quantiles=[0.1, 0.9])[7].shape == (3, 2)
+    assert {k: v.shape for k, v in forecaster.sample(5, {7: series[7]}).items()} == {7: (5, 3)}
+
+
+@pytest.mark.parametrize("share", [0.8, 1, [80, 0.95]])
+def test_intervals_are_percent(share):
+    forecaster = Forecaster(3, **SMALL).fit(noise(60)).calibrate(noise(90), windows=10)
+    with pytest.raises(ValueError, match=r"interval: expected percent, such as 80, got (0\.8|1|0\.95)"):
+        forecaster.predict(interval=share)
+
+
+def test_a_backtest_shows_itself_in_a_line_and_scores_intervals_of_its_own_alone():
+    forecaster = Forecaster(3, **SMALL, loss="quantile").fit([noise(60), noise(60, seed=1)])
+    result = forecaster.backtest([noise(90), noise(90, seed=1)], windows=4, quantiles=[0.1, 0.9])
+    assert repr(result) == "Backtest(8 windows of 3 steps, 2 series)"
+    for by, shape in ((None, ()), ("lead", (3,)), ("series", (2,))):
+        scores = result.score("coverage", "width", "winkler", "wql", by=by)
+        for name, found in scores.items():
+            assert np.shape(found["forecast"]) == np.shape(found["seasonal naive"]) == shape
+            assert np.isnan(found["seasonal naive"]).all() == (name != "wql")
+    assert "nan" in str(result.score("coverage"))

@@ -417,3 +417,22 @@ def test_a_batch_that_is_too_short_is_refused_and_whole_sequences_are_needed():
         model.predict(data(2, 6, 2))
     with pytest.raises(ValueError, match="layer 'segmentrnn' needs whole sequences"):
         model.stream_step(data(2, 9, 2))
+
+
+def test_sequences_that_end_early():
+    """The last steps of a row are those of the forecast: behind a shorter sequence they would be padding."""
+    model = Sequential([SegmentRNN(3, 4, 2)], seed=0)
+    a, b = np.random.default_rng(0).normal(size=(8, 2)), np.ones((10, 2))
+    model.compile("sgd", "mse")
+    alone = model.predict([a])
+    for call in (
+        lambda: model.predict([b, a]),
+        lambda: model.fit([b, a], np.ones((2, 4)), verbose=0),
+        lambda: model.predict(np.ones((2, 10, 2)), lengths=[10, 8]),
+    ):
+        with pytest.raises(
+            ValueError, match="x: sequence 1 does not use the last step, which SegmentRNN forecasts; pad"
+        ):
+            call()
+    front = np.concatenate([np.zeros((2, 2)), a])[None]
+    np.testing.assert_array_equal(model.predict(front, mask=np.arange(10)[None] >= 2), alone)

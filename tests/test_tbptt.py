@@ -274,7 +274,7 @@ def test_lanes_are_evaluated_in_pieces_with_the_states_carried():
     history = model.fit(lanes, tbptt=(300, 300), validation_data=Lanes(series[:600], targets[:600], 1), verbose=0)
     errors = model.predict(series[None, :600]) - targets[None, :600]
     assert history.history["val_loss"][0] == pytest.approx((errors**2).mean(), rel=1e-12)
-    with pytest.raises(ValueError, match="y: Lanes hold their targets"):
+    with pytest.raises(ValueError, match="y: these Lanes hold their targets"):
         model.fit(lanes, targets, tbptt=(2, 2), verbose=0)
     with pytest.raises(ValueError, match="Lanes know the lengths of their series"):
         model.fit(lanes, lengths=[1, 2], tbptt=(2, 2), verbose=0)

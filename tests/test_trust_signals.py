@@ -84,8 +84,10 @@ def interrupted(kind, seconds, number=signal.SIGINT):
 def test_ctrl_c_leaves_the_model_after_a_whole_number_of_batches(kind, tmp_path):
     """At random moments. It can be used, saved, loaded and trained on."""
     moments = np.random.default_rng(3)
-    counts = set()
-    for _ in range(thorough(4, 200)):
+    counts, least = set(), thorough(4, 200)
+    while len(counts) < 2 or least > 0:  # on a busy machine the first batch may take longer than that
+        least -= 1
+        assert least > -100
         model = interrupted(kind, moments.random() * 0.05)
         counts.add(model.optimizer.iterations)
         assert bits(model) == bits(replayed(kind, model.optimizer.iterations))
@@ -95,7 +97,6 @@ def test_ctrl_c_leaves_the_model_after_a_whole_number_of_batches(kind, tmp_path)
             w.fit(one, kind, epochs=1)
         assert w.model_bits(model, kind) == w.model_bits(loaded, kind)
         model.compile("sgd", model.loss)  # no run is left open
-    assert len(counts) > 1
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM], ids=lambda n: n.name)

@@ -363,7 +363,7 @@ def test_updates_of_a_forecaster_from_many_threads_lose_nothing():
     new = [{f"new {k}": np.arange(40.0) + k} for k in range(6)]
     assert all(found is made for found in together([lambda one=one: made.update(one, epochs=0.1) for one in new]))
     assert set(made._panel.ids) == {*y, *(name for one in new for name in one)}
-    assert all(np.isfinite(found).all() for found in made.predict())
+    assert all(np.isfinite(found).all() for found in made.predict().values())
 
 
 # ---- calls from callbacks

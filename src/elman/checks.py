@@ -13,8 +13,8 @@ import numpy as np
 from elman.errors import BadType, BadValue
 
 
-def choose(argument: str, name: Any, table: Iterable[str]) -> str:
-    """`name`, if it is in `table`; else a ValueError that names the nearest entry.
+def choose(argument: str, name: Any, table: Iterable[str], more: str = "") -> str:
+    """`name`, if it is in `table`; else a ValueError that names the nearest entry, and `more` behind.
 
     Examples
     --------
@@ -29,7 +29,7 @@ def choose(argument: str, name: Any, table: Iterable[str]) -> str:
         raise BadType(f"{argument}: expected a name, got {type(name).__name__} {name!r}")
     near = difflib.get_close_matches(name, known, 1, 0.4)
     hint = f", did you mean {near[0]!r}?" if near else "."
-    raise BadValue(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}")
+    raise BadValue(f"{argument}: unknown name {name!r}{hint} Known: {', '.join(known)}{more}")
 
 
 def shown(value: Any) -> str:
@@ -115,10 +115,10 @@ def working_dtype(array: np.ndarray) -> np.dtype:
 def numeric(argument: str, value: Any) -> np.ndarray:
     """`value` as a non-empty array of real numbers; integers, booleans and float16 included, object dtype refused."""
     array = array_of(argument, value)
-    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.count_masked(value))):
+    if isinstance(value, np.ma.MaskedArray) and (hidden := int(np.ma.getmaskarray(value).sum())):
         raise BadValue(
-            f"{argument}: {hidden} of {array.size} values are masked, and what stands there would count; fill them, and "
-            "leave out steps with mask= or lengths="
+            f"{argument}: {hidden} of {array.size} values are masked, and what stands there would count; fill them, "
+            "and leave out steps with mask= or lengths="
         )
     if array.dtype.kind not in "fiub":
         odd = next((v for v in array.flat if not isinstance(v, (int, float, np.number))), None)
@@ -140,7 +140,7 @@ def array_of(argument: str, value: Any) -> np.ndarray:
             raise BadValue(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
         raise BadValue(
             f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "
-            "one of them, and a model also takes x as a list of arrays (time, features)"
+            "one of them, and a model also takes x as a list of NumPy arrays, one per sequence"
         ) from None
 
 

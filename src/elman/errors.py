@@ -24,6 +24,14 @@ class ElmanError(Exception):
     units: expected an integer of at least 1, got -1
     """
 
+    def __init__(self, *args: object) -> None:
+        # A text given for its characters would be the whole message.
+        super().__init__(*[_shortened(arg) if isinstance(arg, str) else arg for arg in args])
+
+
+def _shortened(text: str, most: int = 2000) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]} … {text[-most // 2 :]}"
+
 
 class BadValue(ElmanError, ValueError):
     """An argument of the right type with a value that cannot be: out of range, of a wrong shape, not finite.

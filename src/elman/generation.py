@@ -8,6 +8,7 @@ import numpy as np
 
 from elman import checks, registry
 from elman.errors import BadType, BadValue
+from elman.layers.activation import activation_of
 
 __all__ = ["generate"]
 
@@ -56,6 +57,7 @@ def generate(
     Notes
     -----
     Whether outputs are logits is read from the loss's ``from_logits``, else from the activation of the last layer.
+    The states of `stream_step` begin anew, and end where the last token was read.
     Draws are made in float64 from one uniform number each, by inversion of the cumulative distribution.
 
     Examples
@@ -124,8 +126,7 @@ def _gives_logits(model: Any) -> bool:
     told = getattr(model.loss, "from_logits", None)
     if told is not None:
         return bool(told)
-    last = model.layers[-1]
-    activation = getattr(getattr(last, "layer", last), "activation", None)  # of the layer that TimeDistributed holds
+    activation = activation_of(model.layers[-1])
     if activation in (None, "linear"):
         return True
     if activation == "softmax":
@@ -165,7 +166,8 @@ def _draw(scores: np.ndarray, temperature: float, k: int, rng: np.random.Generat
         return scores.argmax(axis=1)
     best = np.argsort(-scores, axis=1, kind="stable")[:, :k]
     kept = np.take_along_axis(scores, best, 1)
-    cumulative = np.exp((kept - kept[:, :1]) / temperature).cumsum(axis=1)
+    with np.errstate(over="ignore"):  # what is infinitely less likely has a probability of 0
+        cumulative = np.exp((kept - kept[:, :1]) / temperature).cumsum(axis=1)
     # The first token whose sum is above the number: one of probability 0 never is.
     places = (cumulative <= rng.random((len(scores), 1)) * cumulative[:, -1:]).sum(axis=1)
     return np.take_along_axis(best, places[:, None], 1)[:, 0]

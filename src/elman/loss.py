@@ -162,6 +162,8 @@ class Loss(ABC):
     """Whether a row of outputs has one loss per value, of which the mean is taken, or a single loss."""
     labels: ClassVar[bool] = False
     """Whether targets are class indices."""
+    other_targets: ClassVar[str] = ""
+    """Which loss takes targets of the other kind, for messages."""
     per_row: ClassVar[bool] = True
     """Whether every row of outputs has a loss of its own, rather than every sample."""
 
@@ -247,7 +249,10 @@ class Loss(ABC):
         shape, width = tuple(output_shape), self.target_width(output_shape, other)
         if width != shape[-1]:
             shape, other = (*shape[:-1], width), f"{other} of shape {shape}, with targets"
-        y = align(name, y, shape, labels=self.labels, other=other)
+        try:
+            y = align(name, y, shape, labels=self.labels, other=other)
+        except BadValue as error:
+            raise BadValue(f"{error}{self.other_targets}") from None
         finite(name, y)
         if self.labels:
             return class_indices(name, y, output_shape[-1])
@@ -278,6 +283,10 @@ class Loss(ABC):
 
     def check_steps(self, name: str, y: np.ndarray, counts: np.ndarray) -> None:
         """ValueError if the targets y need more steps than sequences use, `counts` (N,). Most losses need none."""
+        return None
+
+    def check_weights(self, name: str, weights: np.ndarray, mask: np.ndarray | None) -> None:
+        """ValueError for weights (N, ...) that the loss cannot use, at the steps of `mask` (N, T). Most take any."""
         return None
 
     def predictions(self, outputs: np.ndarray) -> np.ndarray:

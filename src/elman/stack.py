@@ -16,11 +16,13 @@ from elman.diagnostics import FlowReport, locate_nonfinite
 from elman.diagnostics.flow import measure
 from elman.errors import BadType, BadValue
 from elman.layers import RNN, Embedding, Input, Layer
+from elman.layers.activation import activation_of
 from elman.layers.base import Shape, check_shape
 from elman.parameters import ParameterVector
 from elman.training.batches import Batch
 from elman.training.data import check_rows
 from elman.training.trainer import Trainer
+from elman.warn import warn
 
 
 class Stack(Trainer):
@@ -178,11 +180,29 @@ class Stack(Trainer):
         check_shape(f"{argument}:", x.shape[1:], self._shape_for(x, argument) if shape is None else shape, given)
         check_rows(argument, x.base if isinstance(x, Windows) else x, self.dtype)
         if not isinstance(x, Windows):
-            self.layers[0].check_values(argument, x)
+            self._check_first(argument, x)
         return x
 
+    def _check_first(self, argument: str, x: np.ndarray) -> None:
+        """ValueError for values that the first layer cannot take, or one that x reaches as it is."""
+        for layer in self.layers:
+            layer.check_values(argument, x)
+            if not layer.passes:
+                return
+
+    def _check_ends(self, steps: np.ndarray, count: int, prefix: str) -> None:
+        layer = next((part for part in self._parts() if part.ends_together), None)
+        if layer is None or steps.ndim != 1:  # a mask says itself which steps of the forecast are hidden
+            return
+        early = (steps < count) & (steps > 0)
+        if early.any():
+            raise BadValue(
+                f"{prefix}x: sequence {int(np.argmax(early))} does not use the last step, which "
+                f"{type(layer).__name__} forecasts; pad sequences of unequal length in front, and give mask="
+            )
+
     def _check_values(self, x: np.ndarray, y: np.ndarray | None = None) -> None:
-        self.layers[0].check_values("x", x)
+        self._check_first("x", x)
         if y is not None:
             self._compiled()._check_values("y", y)
 
@@ -218,6 +238,16 @@ class Stack(Trainer):
         with self.lock:
             if self._vector is None:
                 self.build(self._shape_for(x))
+
+    def _warn_of_logits(self) -> None:
+        wants, activation = getattr(self.loss, "from_logits", None), activation_of(self.layers[-1])
+        if wants and activation in ("softmax", "sigmoid"):
+            warn(f"loss: from_logits=True, but the last layer ends in {activation}, whose outputs are no logits")
+        elif wants is False and activation == "linear":
+            warn(
+                "loss: the last layer has no activation, so its outputs are no probabilities; give it one (softmax or "
+                "sigmoid), or the loss from_logits=True"
+            )
 
     def _output_shape(self, x: np.ndarray) -> tuple[int, ...]:
         given, found = self._last_shapes

@@ -128,7 +128,8 @@ class Tape:
         return [frame.rows(frame.s[:, slot, k]) for k in states]
 
     def states_at(self, t: int) -> list[np.ndarray]:
-        """The states before step t, (B, H) each; to be called before `backward`."""
+        """The states before step t, 0 to T, (B, H) each; to be called before `backward`."""
+        t = checks.integer("t", t, 0, self.steps)
         if self._checkpoints is not None:
             i = min(t // self._frame.steps, len(self._segments()) - 1)
             self._restore(i)

@@ -50,6 +50,8 @@ def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
             arrays = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118, it is no dict
             digest = (file.metadata() or {}).get(_DIGEST)
     except Exception as error:
+        if "bfloat16" in str(error):
+            raise BadFile(f"path: {name!r} holds bfloat16, which NumPy has not; save it as float32") from None
         raise BadFile(f"path: {name!r} is no safetensors file, or it is damaged ({error})") from None
     if digest not in (None, archive.digest(b"", arrays).hex()):
         raise BadFile(f"path: {name!r} is damaged: its digest is that of another content")

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from elman.checks import choose
-from elman.errors import BadValue
+from elman.errors import BadType, BadValue
 from elman.jit import Function
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.scan import backward_signature, forward_signature
@@ -64,11 +64,11 @@ class Cell:
         ``kernels(act, gate)`` returns the Python functions ``forward, backward`` (and the late pair) for the codes of
         `activation` and `recurrent_activation`; see `elman.kernels.pointwise.activate`. They work on the flat indices
         ``range(at.lo, at.hi)``; a cell that needs whole rows finds `at.units` units in every `at.padded` of them.
-    reference : callable
+    reference : callable or None
         ``reference(x, r, state, act, gate)``: one step in NumPy, written from the equations. ``x[k]`` is the input
         product of gate k with its bias, ``r(u, k)`` the recurrent product of `u` for gate k with its bias, `state` a
         tuple, `act` and `gate` the activations. Returns the tuple of new states. A cell with `unit_weights` gets them
-        as a sixth argument (k, H).
+        as a sixth argument (k, H). None for a cell that is never checked.
     late : int, optional
         The row whose recurrent product takes the row `operand`, written by ``forward``, in place of h.
     operand : int, optional
@@ -95,7 +95,7 @@ class Cell:
 
     Raises
     ------
-    ValueError
+    ValueError, TypeError
         If the declaration cannot work; the message says which part.
 
     Examples
@@ -110,7 +110,7 @@ class Cell:
     x: tuple[int, ...]
     h: tuple[int, ...]
     kernels: Callable[[int, int], tuple[Callable[..., None], ...]]
-    reference: Callable[..., tuple[np.ndarray, ...]]
+    reference: Callable[..., tuple[np.ndarray, ...]] | None
     late: int | None = None
     operand: int | None = None
     keep: int = 0
@@ -124,6 +124,7 @@ class Cell:
     rows: int = field(init=False)
 
     def __post_init__(self) -> None:
+        self._check_types()
         for label, own in (("x", self.x), ("h", self.h)):
             if len(set(own)) != len(own) or (own and sorted(own) != list(range(min(own), max(own) + 1))):
                 raise BadValue(f"cell {self.name!r}: {label}={own} must name neighbouring buffer rows, each once")
@@ -153,10 +154,40 @@ class Cell:
         for gate, row in self.gate_rows:
             if not 0 <= row < rows:
                 raise BadValue(f"cell {self.name!r}: gate {gate!r} must be in one of {rows} rows, got {row}")
-        if len(self.kernels(1, 2)) != (2 if self.late is None else 4):
-            raise BadValue(f"cell {self.name!r}: kernels must return {2 if self.late is None else 4} functions")
+        names = [gate for gate, _ in self.gate_rows]
+        if len(set(names)) < len(names):
+            raise BadValue(f"cell {self.name!r}: gate_rows name each gate once, got {names}")
+        made, count = self.kernels(1, 2), 2 if self.late is None else 4
+        if not isinstance(made, (tuple, list)) or len(made) != count or not all(map(callable, made)):
+            raise BadValue(f"cell {self.name!r}: kernels must return {count} functions, got {made!r}")
         object.__setattr__(self, "rows", rows)
         object.__setattr__(self, "groups", self._grouped(len(used)))
+
+    def _check_types(self) -> None:
+        """TypeError for a part of another type than it is annotated with."""
+        if not isinstance(self.name, str) or not self.name:
+            raise BadType(f"cell: name must be a string that is not empty, got {self.name!r}")
+        kinds: dict[str, tuple[type, ...]] = {
+            "states": (int,), "keep": (int,), "late": (int, type(None)), "operand": (int, type(None)),
+            "forget": (int, type(None)), "elementwise": (bool,), "bias": (bool,), "recurrent_bias": (bool,),
+            "x": (tuple,), "h": (tuple,), "unit_weights": (tuple,), "gate_rows": (tuple,),
+        }  # fmt: skip
+        for part, kind in kinds.items():
+            value = getattr(self, part)
+            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
+                raise BadType(f"cell {self.name!r}: {part} must be of type {kind[0].__name__}, got {value!r}")
+        if not callable(self.kernels) or not (self.reference is None or callable(self.reference)):
+            raise BadType(
+                f"cell {self.name!r}: kernels and reference must be functions, got {self.kernels!r} and "
+                f"{self.reference!r}"
+            )
+        if not all(isinstance(row, int) for row in self.x + self.h):
+            raise BadType(f"cell {self.name!r}: x and h must be tuples of integers, got {self.x} and {self.h}")
+        for part, second in (("unit_weights", (int, float)), ("gate_rows", (int,))):
+            for pair in getattr(self, part):
+                fits = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
+                if not fits or not isinstance(pair[1], second):
+                    raise BadType(f"cell {self.name!r}: {part} must be pairs of a name and a number, got {pair!r}")
 
     def _grouped(self, rows: int) -> tuple[Group, ...]:
         groups: list[Group] = []
@@ -201,7 +232,7 @@ def register(cell: Cell) -> Cell:
     Parameters
     ----------
     cell : Cell
-        Its name must be new, or that of an equal cell or of an earlier run of the same definition.
+        Its name must be new, or that of an equal cell, or of an earlier run of the same definition, as in a notebook.
 
     Returns
     -------
@@ -219,9 +250,12 @@ def register(cell: Cell) -> Cell:
     >>> register(CELLS["gru"]).name
     'gru'
     """
+    if not isinstance(cell, Cell):
+        raise BadType(f"cell: expected a Cell, got {type(cell).__name__} {cell!r}")
     known = CELLS.get(cell.name, cell)
-    # The same definition run again, as in a notebook, replaces the old one.
-    if known != cell and _origin(known) != _origin(cell):
+    # The same definition run again has functions of its own; another declaration of the same functions is no rerun.
+    again = _origin(known) == _origin(cell) and known.kernels is not cell.kernels
+    if known != cell and not again:
         raise BadValue(f"cell: the name {cell.name!r} is taken by another cell")
     CELLS[cell.name] = cell
     return cell
@@ -249,4 +283,6 @@ def get(cell: Any) -> Cell:
     >>> get("simple").gates
     1
     """
-    return cell if isinstance(cell, Cell) else CELLS[choose("cell", cell, CELLS)]
+    if isinstance(cell, Cell):
+        return cell
+    return CELLS[choose("cell", cell, CELLS, "; a cell of your own needs its module to be imported first")]

@@ -53,11 +53,13 @@ class Windows:
 
     @property
     def base(self) -> np.ndarray:
+        """The values, (n, F) or (n,), that windows are cut from, up to the end of the last one: a view."""
         last = self._first + (len(self) - 1) * self._stride + (self._length - 1) * self._rate
         return self._series[self._first : last + 1]
 
     @property
     def targets(self) -> np.ndarray | None:
+        """One target for each window: a view; None without targets."""
         if self._targets is None:
             return None
         return self._targets[self._first : self._first + (len(self) - 1) * self._stride + 1 : self._stride]

@@ -2,6 +2,6 @@
 
 from elman.forecasting.backtest import Backtest, Scores
 from elman.forecasting.forecaster import Forecaster
-from elman.forecasting.scores import SCORES, score
+from elman.forecasting.scores import SCORES, insample_scale, score, seasonal_naive
 
-__all__ = ["SCORES", "Backtest", "Forecaster", "Scores", "score"]
+__all__ = ["SCORES", "Backtest", "Forecaster", "Scores", "insample_scale", "score", "seasonal_naive"]

@@ -18,7 +18,7 @@ from elman.forecasting.scores import SCORES, insample_scale, score
 from elman.warn import warn
 
 
-@dataclass
+@dataclass(repr=False)
 class Backtest:
     """Forecasts from past origins with what came.
 
@@ -58,13 +58,18 @@ class Backtest:
     season: int
     reader: Reader = field(repr=False)
 
+    def __repr__(self) -> str:
+        windows, horizon = self.y.shape
+        return f"Backtest({windows} windows of {horizon} steps, {len(np.unique(self.series))} series)"
+
     def score(self, *names: str, by: str | None = None) -> Scores:
         """Scores of the forecasts and of the seasonal naive ones.
 
         Parameters
         ----------
         *names : str
-            Names in `elman.forecasting.SCORES`; by default mae, rmse, smape, mase.
+            Names in `elman.forecasting.SCORES`; by default mae, rmse, smape, mase. Intervals (coverage, width, winkler)
+            are those between the lowest and the highest quantile; the seasonal naive forecast has none.
         by : "lead", "series" or None
             One number for each lead time (H,), or for each series (S,), or one for all.
 
@@ -85,7 +90,9 @@ class Backtest:
             checks.choose("score", name, SCORES)
             found[name] = {
                 "forecast": self._score(name, self.forecast, self.quantiles, by),
-                "seasonal naive": self._score(name, self.naive, None, by),
+                "seasonal naive": self._score(name, self.naive, None, by)
+                if SCORES[name].kind != "interval"
+                else np.full_like(self._score(name, self.forecast, self.quantiles, by), np.nan)[()],
             }
         return found
 

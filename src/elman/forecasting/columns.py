@@ -158,7 +158,8 @@ def _only(frame: nw.DataFrame[Any], argument: str, default: str, what: str, foun
         return found[0]
     count = f"{len(found)} other columns hold {what}: {', '.join(map(repr, found))}" if found else f"none holds {what}"
     raise BadValue(
-        f"{argument}: there is no column {default!r}, and {count}; say which is meant with {argument}=. Columns:"
+        f"{argument}: there is no column {default!r}, and {count}; say which is meant with {argument}="
+        f"{', or melt several series to rows of id, time and value' * (len(found) > 1)}. Columns:"
         f" {', '.join(map(repr, frame.columns))}"
     )
 

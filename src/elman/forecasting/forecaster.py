@@ -129,15 +129,17 @@ class Forecaster(Fitting):
             The covariates known ahead: a frame with id, time and their columns, or an array (H, K) for one series or
             all, (n, H, K), a list or dict. For arrays with `y`, T + H rows: they begin with it.
         quantiles : sequence of float, optional
-            Needs a loss that has them: "quantile" or a distribution.
+            Needs a loss that has them: "quantile", between the lowest and the highest that it learned, or a
+            distribution.
         interval : float or sequence of float, optional
             Percent, such as 80: intervals around the forecast, after `calibrate`.
 
         Returns
         -------
-        frame or ndarray
+        frame, ndarray or dict
             As the data came: a frame with id, time, ``y_hat``, ``y_q0.1``, ``y_lo80``, ``y_hi80`` (after the target's
-            name); or an array (n, H), (H,) for one series (T,), with an axis more for quantiles or (point, low, high).
+            name); an array (n, H), (H,) for one series (T,), with an axis more for quantiles or (point, low, high); or
+            for a dict one of such arrays (H,).
 
         Raises
         ------
@@ -190,7 +192,7 @@ class Forecaster(Fitting):
     def _intervals(self, point: np.ndarray, panel: Panel, interval: Any) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {}
         given = interval if isinstance(interval, str) or checks.axes(interval) else [interval]
-        for share in _fractions("interval", given, 100):
+        for share in _percent("interval", given):
             low, high = self._around(point, 100 * share, _sizes(panel, np.arange(len(panel.ids)), panel.lengths))
             values |= {f"lo{100 * share:g}": low, f"hi{100 * share:g}": high}
         return values
@@ -219,7 +221,7 @@ class Forecaster(Fitting):
         self._fitted()
         if self._conformal is None:
             raise BadValue("interval: call calibrate(y) first, or use predict(quantiles=...)")
-        share = _fractions("interval", [level], 100)[0]
+        share = _percent("level", [level])[0]
         return self._conformal.interval(point, share, sizes)
 
     @settled
@@ -240,8 +242,9 @@ class Forecaster(Fitting):
 
         Returns
         -------
-        frame or ndarray
-            A frame with id, time, "sample" and the target's column; or an array (series, n, H), (n, H) for one series.
+        frame, ndarray or dict
+            A frame with id, time, "sample" and the target's column; an array (series, n, H), (n, H) for one series; or
+            a dict of those.
 
         Raises
         ------
@@ -360,6 +363,14 @@ def _fractions(argument: str, given: Any, whole: float) -> list[float]:
     if whole in found:
         raise BadValue(f"{argument}: expected numbers between 0 and {whole:g}, got {given!r}")
     return [v / whole for v in found]
+
+
+def _percent(argument: str, given: Any) -> list[float]:
+    """Percentages as fractions; none of 1 % or less, which must be meant for fractions."""
+    found = _fractions(argument, given, 100)
+    if min(found) <= 0.01:
+        raise BadValue(f"{argument}: expected percent, such as 80, got {100 * min(found):g}")
+    return found
 
 
 def _sizes(panel: Panel, series: np.ndarray, origins: np.ndarray) -> np.ndarray:

@@ -116,14 +116,19 @@ class Reader:
         if self.form == "frame":
             ticks = panel.ends[:, None] + np.arange(next(iter(values.values())).shape[1])
             return self._frame(panel, panel.ids, ticks, self._named(values))
-        single = self.form == "vector" and len(panel) == 1
-        parts = [v[0] if single else v for v in values.values()]
-        return np.stack(parts, axis=-1) if stacked else parts[0]
+        parts = list(values.values())
+        return self._arrays(panel, np.stack(parts, axis=-1) if stacked else parts[0])
+
+    def _arrays(self, panel: Panel, values: np.ndarray) -> Any:
+        """Values (S, ...) of all series; of the only one; or by id."""
+        if self.form == "dict":
+            return dict(zip(panel.ids, values, strict=True))
+        return values[0] if self.form == "vector" and len(panel) == 1 else values
 
     def write_samples(self, panel: Panel, drawn: np.ndarray) -> Any:
         """Paths (S, n, H) behind the series of a panel."""
         if self.form != "frame":
-            return drawn[0] if self.form == "vector" and len(panel) == 1 else drawn
+            return self._arrays(panel, drawn)
         ticks = panel.ends[:, None, None] + np.broadcast_to(np.arange(drawn.shape[2]), drawn.shape)
         numbers = np.arange(drawn.shape[1])[:, None]
         if self.spec.target == "sample":

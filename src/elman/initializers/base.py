@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from elman.checks import finite
 from elman.errors import BadType, BadValue
 
 
@@ -74,12 +75,15 @@ class Initializer(ABC):
         TypeError
             If `rng` is no generator.
         ValueError
-            If `shape` holds anything but integers >= 0, or does not suit the rule.
+            If `shape` holds anything but integers >= 0, or does not suit the rule, or values are beyond `dtype`.
         """
         if not isinstance(rng, np.random.Generator):
             raise BadType(f"rng: expected a numpy.random.Generator, got {type(rng).__name__}")
         shape = _checked_shape(shape)
-        return np.ascontiguousarray(self.draw(shape, rng), dtype=dtype).reshape(shape)
+        with np.errstate(over="ignore"):
+            values = np.ascontiguousarray(self.draw(shape, rng), dtype=dtype).reshape(shape)
+        finite(f"{type(self).__name__}: the weights", values)
+        return values
 
     @abstractmethod
     def draw(self, shape: tuple[int, ...], rng: np.random.Generator) -> np.ndarray:

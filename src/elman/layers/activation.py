@@ -97,3 +97,9 @@ class Activation(Layer):
         _, apply = activation_functions(ACTIVATIONS[self.activation])
         elementwise(_threads(dx.size), apply.handle(dx.dtype), self._y.reshape(-1), dx.reshape(-1))
         return dx
+
+
+def activation_of(layer: Layer) -> str | None:
+    """The activation of a layer, or of the one that `TimeDistributed` holds; None where there is no such choice."""
+    found: str | None = getattr(getattr(layer, "layer", layer), "activation", None)
+    return found

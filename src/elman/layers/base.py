@@ -46,6 +46,10 @@ class Layer(ABC):
     activity_loss: ClassVar[float] = 0.0
     streams: ClassVar[bool] = False
     """Whether a sequence may be given piece by piece: an output depends on no later step, states are carried."""
+    passes: ClassVar[bool] = False
+    """Whether x reaches the next layer as it is, but for noise: that one's `check_values` then holds for it too."""
+    ends_together: ClassVar[bool] = False
+    """Whether all sequences must end at the last step of x, and be padded in front."""
     masks: ClassVar[bool] = False
     """Whether `output_mask` excludes steps by the values of x."""
 

@@ -41,7 +41,7 @@ class Masking(Layer):
     (True, [[False, True]])
     """
 
-    streams = True
+    streams = passes = True
     masks = True
 
     mask_value: float = 0.0

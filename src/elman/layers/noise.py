@@ -72,7 +72,7 @@ class Dropout(Layer):
     [[0.0, 0.0, 2.0, 2.0]]
     """
 
-    streams = True
+    streams = passes = True
 
     rate: float
     seed: int | None = field(default=None, kw_only=True)

@@ -95,6 +95,8 @@ class SegmentRNN(Layer):
     (2, 24, 1)
     """
 
+    ends_together = True
+
     units: int
     horizon: int
     segment: int

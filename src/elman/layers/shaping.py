@@ -298,6 +298,10 @@ class TimeDistributed(Layer):
         self.layer.build(shape[1:], dtype, lambda: arrays)
         return super().build(shape, dtype, lambda: arrays)
 
+    def check_values(self, argument: str, x: np.ndarray) -> None:
+        """What the layer says of the values of all steps."""
+        self.layer.check_values(argument, x)
+
     def forward(self, x: np.ndarray, *, training: bool) -> np.ndarray:
         """The inner layer on (B * T, ...)."""
         self.layer.draw = self.draw

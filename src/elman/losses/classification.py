@@ -98,6 +98,8 @@ class CategoricalCrossentropy(Loss):
     0.6931
     """
 
+    other_targets = "; class indices are for sparse_categorical_crossentropy"
+
     from_logits: bool = False
     label_smoothing: float = 0.0
     aliases = ("cce",)
@@ -135,6 +137,8 @@ class SparseCategoricalCrossentropy(Loss):
     >>> round(SparseCategoricalCrossentropy()([1], [[0.5, 0.5]]), 4)
     0.6931
     """
+
+    other_targets = "; one-hot rows are for categorical_crossentropy"
 
     from_logits: bool = False
     aliases = ("scce",)

@@ -132,6 +132,16 @@ neighbours, but the model's output has 2 for it (1 of 1 samples are too long)
         labels, needed = _lengths(y, self.blank)
         _check_room(name, np.where(counts > 0, needed, 0), counts, labels, "its length or mask")
 
+    def check_weights(self, name: str, weights: np.ndarray, mask: np.ndarray | None) -> None:
+        """ValueError, with the first sample, if the weights of one differ between steps that it uses."""
+        differ = weights != _first_used(weights, mask)[:, None]
+        odd = (differ if mask is None else differ & mask).any(axis=1)
+        if odd.any():
+            raise BadValue(
+                f"{name}: CTC has one loss per sample, but the weights of sample {int(np.argmax(odd))} differ between "
+                "its steps"
+            )
+
     def on_batch(
         self,
         y: np.ndarray,
@@ -174,12 +184,8 @@ neighbours, but the model's output has 2 for it (1 of 1 samples are too long)
         0.2877
         """
         if weights is not None:
-            first = np.zeros(len(y), np.intp) if mask is None else mask.argmax(axis=1)
-            per_sample = weights[np.arange(len(y)), first]
-            differ = weights != per_sample[:, None]
-            if (differ if mask is None else differ & mask).any():
-                raise BadValue("sample_weight: CTC has one loss per sample, but weights differ between its steps")
-            weights = per_sample
+            self.check_weights("sample_weight", weights, mask)
+            weights = _first_used(weights, mask)
         return self.value_and_gradient(y, outputs, weights, gradient, mask)
 
     def value_and_gradient(
@@ -231,3 +237,10 @@ neighbours, but the model's output has 2 for it (1 of 1 samples are too long)
         last = 2 * (y_true != self.blank).sum(axis=1)
         before = np.where(last > 0, alpha[rows, last - 1], -np.inf)
         return -np.logaddexp(alpha[rows, last], before)
+
+
+def _first_used(weights: np.ndarray, mask: np.ndarray | None) -> np.ndarray:
+    """The weight (N,) at the first step that each sample uses."""
+    first = np.zeros(len(weights), np.intp) if mask is None else mask.argmax(axis=1)
+    found: np.ndarray = weights[np.arange(len(weights)), first]
+    return found

@@ -9,7 +9,11 @@ from typing import Any
 import numpy as np
 
 from elman.cells import Cell, get
+from elman.checks import choose, entries, integer
+from elman.errors import BadValue
+from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.random import zoneout
+from elman.kernels.scan import Span
 from elman.kernels.simd import VECTORS, lanes
 from elman.masks import time_major
 from elman.recurrence import Recurrence
@@ -174,8 +178,11 @@ def check_cell(
 
     Raises
     ------
+    ValueError, TypeError
+        For anything but a cell or its name, names of activations, and a seed.
     AssertionError
-        With the path, the size, the place and both numbers. Checked are, for batches of 1, 2, 3, 13, widths of
+        With the path, the size, the place and both numbers. Checked are, after a run of the kernels in plain Python
+        that finds indices beyond their arrays, for batches of 1, 2, 3, 13, widths of
         1, 7, 16, 17, 33 and 1, 2, 3, 9 inputs, with bias and without: outputs and last states in float64 (1e-12) and
         float32 (64 ulp of the largest value); gradients of parameters, input and initial states together in random
         directions (relative 1e-6 against central differences) from all outputs, the last output, the last states and
@@ -190,7 +197,14 @@ def check_cell(
     >>> from elman.testing import check_cell
     >>> check_cell("simple")
     """
-    cell = get(cell)
+    cell, seed = get(cell), integer("seed", seed, 0)
+    pairs = entries("activations", activations)
+    if cell.reference is None:
+        raise BadValue(f"cell: {cell.name!r} has no reference to be compared with")
+    if not pairs or not all(isinstance(pair, (tuple, list)) and len(pair) == 2 for pair in pairs):
+        raise BadValue(f"activations: expected pairs of names, got {activations!r}")
+    for pair in pairs:
+        check_places(cell, *[ACTIVATIONS[choose("activations", name, ACTIVATIONS)] for name in pair])
     for k, pair in enumerate(activations):
         for size in SIZES:
             problem = Problem.draw(cell, size, tuple(pair), [seed, k])
@@ -214,6 +228,22 @@ def check_cell(
             # Two shares, the last one with padding, and steps enough for threads that come late.
             size = 1, 300, 3, 2 * VECTORS * lanes(np.dtype(dtype)) - 1
             exact.check_single(Problem.draw(cell, size, tuple(activations[0]), [seed, 8]), dtype)
+
+
+def check_places(cell: Cell, act: int, gate: int) -> None:
+    """AssertionError if a kernel reads or writes beyond its arrays, which compiled would end the process."""
+    units, padded = 3, 4
+    m = 2 * padded
+    z, w, dw = (np.full((rows, m), 0.5) for rows in (cell.rows, len(cell.unit_weights), len(cell.unit_weights)))
+    prev, new, dnew, dprev = (np.full((cell.states, m), 0.5) for _ in range(4))
+    at = Span(0, m, units, padded)
+    forward, backward, *late = cell.kernels(act, gate)
+    ahead, back = (z, prev, new, w, at), (z, prev, new, dnew, dprev, w, dw, at)
+    for kernel, arguments in ((forward, ahead), *zip(late, (ahead, back), strict=False), (backward, back)):
+        try:
+            kernel(*arguments)
+        except (IndexError, TypeError) as error:
+            raise AssertionError(f"cell {cell.name!r}: {kernel.__name__} in plain Python: {error}") from error
 
 
 def run(problem: Problem, dtype: Any, *, training: bool = True) -> tuple[np.ndarray, list[np.ndarray]]:

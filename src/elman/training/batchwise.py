@@ -46,6 +46,14 @@ class Batchwise(Steps):
         """Shape of the outputs for x."""
 
     @abstractmethod
+    def _check_ends(self, steps: np.ndarray, count: int, prefix: str) -> None:
+        """ValueError where a layer needs sequences that end together, and `steps`, a mask or lengths, has others."""
+
+    @abstractmethod
+    def _warn_of_logits(self) -> None:
+        """Warn of a loss of probabilities behind outputs that are none, or the reverse."""
+
+    @abstractmethod
     def _check_streams(self, x: np.ndarray) -> None:
         """ValueError unless sequences such as x may be given piece by piece."""
 
@@ -70,6 +78,7 @@ class Batchwise(Steps):
             given = "lengths" if mask is None else "mask"
             raise BadValue(f"{prefix}{given}: x of shape {x.shape} has no steps; expected sequences (N, T, features)")
         steps = checked_steps(mask, lengths, x.shape[:2], prefix)
+        self._check_ends(steps, x.shape[1], prefix)
         return x, steps, steps if steps.ndim == 1 else steps.sum(axis=1, dtype=smallest(x.shape[1]))
 
     def _rows(
@@ -97,6 +106,7 @@ class Batchwise(Steps):
         shape = self._output_shape(rows.x)
         scores = loop.make_scores(self._metric_names, self.loss, shape[1:])
         scores.rehearse(rows.y[:1], np.zeros((1, *shape[1:]), self.dtype))
+        self._warn_of_logits()
         self._build_for(rows.x)
         self._ready_optimizer()
         return scores

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import difflib
 from collections.abc import Iterable
 from typing import Any
 
 from elman import checks
-from elman.errors import BadType
+from elman.errors import BadType, BadValue
 
 Logs = dict[str, float]
 
@@ -61,6 +62,14 @@ class Callback:
     model: Any = None
     params: dict[str, Any] | None = None
     validation_freq: int = 0
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        for name in vars(cls):
+            if name.startswith("on_") and name not in HOOKS:
+                near = difflib.get_close_matches(name.replace("on_batch", "on_train_batch"), HOOKS, 1)
+                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(HOOKS)}"
+                raise BadValue(f"{cls.__name__}: {name!r} is no hook, and would never be called; {hint}")
 
     def set_model(self, model: Any) -> None:
         """Called once before training."""

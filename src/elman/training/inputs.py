@@ -27,7 +27,8 @@ def unpack(x: Any, y: Any, lengths: Any, mask: Any, prefix: str = "", *, per_row
     if isinstance(x, (Lanes, Windows)):
         kind = type(x).__name__
         if y is not None:
-            raise BadValue(f"{prefix}y: {kind} hold their targets; give y when making them")
+            have = "have no" if (x.y if isinstance(x, Lanes) else x.targets) is None else "hold their"
+            raise BadValue(f"{prefix}y: these {kind} {have} targets; give y when making them")
         if isinstance(x, Windows):
             return x, x.targets, lengths
         if lengths is not None or mask is not None:

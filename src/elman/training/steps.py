@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from elman import checks, locks, losses, metrics, optimizers, registry
-from elman.errors import BadState, BadValue
+from elman.errors import BadState, BadValue, ElmanError
 from elman.loss import Loss
 from elman.memory import Buffers
 from elman.optimizers import Optimizer
@@ -176,6 +176,13 @@ class Steps(ABC):
     def train_step(self, batch: Batch) -> tuple[float, np.ndarray, np.ndarray | None] | None:
         """One update without checks, for the loops; loss, outputs and loss mask. None for a window without loss."""
         self._draws += 1
+        try:
+            return self._train_step(batch)
+        except ElmanError:  # before anything was changed: the next step draws the numbers of this one
+            self._draws -= 1
+            raise
+
+    def _train_step(self, batch: Batch) -> tuple[float, np.ndarray, np.ndarray | None] | None:
         if batch.window is not None and not batch.window.update:
             with self._carrying(batch, "train"):
                 self._forward(batch.x, batch.mask, training=True)
