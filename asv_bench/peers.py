@@ -193,8 +193,8 @@ def summary(rows: list[dict[str, Any]], task: str) -> str:
     small, middle, large = (f"{share:.0%}" for share in goal.shares)
     mean, most = (f"{statistics.geometric_mean(r):.2f}" if r else "-" for r in (ratios, at_the_peak(rows)))
     return (
-        f"Geometric mean of fastest peer / elman: {mean}, over {len(ratios)} rows; {most} if the products of batches of "
-        "64 units and more ran at the peak, and all else in these rows took no time.\n"
+        f"Geometric mean of fastest peer / elman: {mean}, over {len(ratios)} rows; {most} if the products of batches "
+        "of 64 units and more ran at the peak, and all else in these rows took no time.\n"
         f"Goal of {task}: {goal.ratio} times the fastest peer, or {small} (H <= 64), {middle} (H <= 128), {large} "
         f"(H > 128) of the peak; reached by {sum(row['reached'] for row in compared)} of {len(compared)} rows."
     )

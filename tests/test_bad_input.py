@@ -539,6 +539,15 @@ def test_weights_of_ctc_are_checked_before_the_first_batch():
     lengths = np.full(64, 9)
     lengths[60] = 8
     model.fit(x, y, sample_weight=w, lengths=lengths, batch_size=8, verbose=0)
+    for layers, padding in (
+        ([LSTM(4, return_sequences=True), elman.layers.LastSteps(6), Dense(4)], 0),  # fewer steps than x has
+        ([GRU(4, return_sequences=True, go_backwards=True), Dense(4)], 1),  # which then stands in front
+    ):
+        other = Sequential([Input((9, 3)), *layers], seed=0)
+        other.compile("adam", "ctc")
+        weights = np.ones((64, other.output_shape[0]))
+        weights[60, :padding] = 2
+        other.fit(x, y, sample_weight=weights, lengths=lengths, batch_size=8, verbose=0)
 
 
 def test_a_refused_batch_draws_no_noise():

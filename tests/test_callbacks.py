@@ -718,7 +718,10 @@ def test_messages(capsys, tmp_path):
 
 @pytest.mark.parametrize(("name", "near"), [("on_batch_end", "on_train_batch_end"), ("on_epoch_ends", "on_epoch_end")])
 def test_hooks_that_would_never_be_called(name, near):
-    with pytest.raises(
-        ValueError, match=f"Mine: '{name}' is no hook, and would never be called; did you mean '{near}'"
-    ):
+    with pytest.raises(ValueError, match=f"Mine: '{name}' is no hook, which '{near}' is; fit would not call it"):
         type("Mine", (elman.callbacks.Callback,), {name: lambda self, *args: None})
+
+
+@pytest.mark.parametrize("name", ["on_improvement", "on_step", "on_fit_start", "on_validation_end"])
+def test_methods_of_a_callbacks_own(name):
+    assert type("Mine", (elman.callbacks.Callback,), {name: lambda self, *args: None, "on_epoch": 3})

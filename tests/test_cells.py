@@ -171,8 +171,15 @@ def test_names():
     assert register(LSTM) is LSTM
     for other in (replace(LSTM, forget=None), replace(SIMPLE, name="gru", kernels=CELLS["gru"].kernels)):
         with pytest.raises(ValueError, match=f"the name '{other.name}' is taken by another cell"):
-            register(other)  # of the same functions, so no rerun of its definition
+            register(other)  # of the library's functions, so no rerun of a definition
     assert CELLS["lstm"] is LSTM
+    mine = replace(SIMPLE, name="mine", kernels=lambda act, gate: SIMPLE.kernels(act, gate))
+    try:
+        register(mine)
+        again = replace(mine, reference=lambda *given: SIMPLE.reference(*given))
+        assert CELLS[register(again).name] is again  # a declaration run again, as in a notebook
+    finally:
+        CELLS.pop("mine", None)
     with pytest.raises(
         ValueError, match=r"unknown name 'lsmt', did you mean 'lstm'.*; a cell of your own needs its mod"
     ):
@@ -302,22 +309,32 @@ def test_problem_has_no_constant_weights():
     [
         ({"name": None}, "cell: name must be a string that is not empty, got None"),
         ({"name": ""}, "cell: name must be a string"),
-        ({"x": [0], "h": [0]}, r"x must be of type tuple, got \[0\]"),
-        ({"x": None}, "x must be of type tuple, got None"),
-        ({"x": (0.0,)}, "x and h must be tuples of integers"),
-        ({"states": "1"}, "states must be of type int, got '1'"),
-        ({"states": True}, "states must be of type int, got True"),
-        ({"keep": 1.5}, "keep must be of type int, got 1.5"),
-        ({"elementwise": "no"}, "elementwise must be of type bool, got 'no'"),
-        ({"bias": 2}, "bias must be of type bool, got 2"),
+        ({"x": None}, "x must be a tuple of integers, got None"),
+        ({"x": (0.0,)}, r"x must be a tuple of integers, got \(0.0,\)"),
+        ({"states": "1"}, "states must be an integer, got '1'"),
+        ({"states": True}, "states must be an integer, got True"),
+        ({"keep": 1.5}, "keep must be an integer, got 1.5"),
+        ({"forget": "f"}, "forget must be an integer or None, got 'f'"),
+        ({"elementwise": "no"}, "elementwise must be True or False, got 'no'"),
+        ({"bias": 2}, "bias must be True or False, got 2"),
         ({"reference": "formula"}, "kernels and reference must be functions, got .* and 'formula'"),
-        ({"unit_weights": ("ab",)}, "unit_weights must be pairs of a name and a number, got 'ab'"),
-        ({"gate_rows": ("a",)}, "gate_rows must be pairs of a name and a number, got 'a'"),
+        ({"unit_weights": ("ab",)}, r"unit_weights must be pairs of a name and a number, got \('ab',\)"),
+        ({"gate_rows": ("a",)}, r"gate_rows must be pairs of a name and an integer, got \('a',\)"),
     ],
 )
 def test_declarations_of_other_types(changes, message):
     with pytest.raises(TypeError, match=message):
         replace(SIMPLE, **changes)
+
+
+def test_declarations_in_numpys_types_and_lists():
+    plain = replace(LSTM, name="plain")
+    other = replace(
+        plain, states=np.int64(2), x=list(np.arange(4)), h=range(4), elementwise=np.bool_(True), bias=1,
+        gate_rows=[[name, np.int8(row)] for name, row in LSTM.gate_rows], forget=np.int32(1),
+    )  # fmt: skip
+    assert other == plain
+    assert hash(other) == hash(plain)
 
 
 def test_declarations_that_say_too_much_or_too_little():

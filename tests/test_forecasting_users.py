@@ -1,5 +1,6 @@
 """What people hand to a Forecaster: ids, dates and arrays that nearly fit, and what it keeps of them."""
 
+import copy
 import warnings
 
 import numpy as np
@@ -61,7 +62,7 @@ def test_values_that_float32_cannot_tell_apart_are_told():
         Forecaster(4, **SMALL).fit(y)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        Forecaster(4, **SMALL).fit([np.full(100, 1e9), np.arange(100.0), 1e9 + 1e5 * noise(100)])
+        Forecaster(4, **SMALL).fit([np.full(100, 1e9), np.arange(100.0), 1e9 + 1e5 * noise(100), 2e6 + np.arange(100)])
 
 
 @pytest.mark.parametrize("library", ["pandas", "polars"])
@@ -107,6 +108,9 @@ def test_categories_of_integers_are_found_among_floats():
         plain = forecaster.predict(future=ahead)
         for other in ("float64", "category", "str"):
             assert plain.equals(forecaster.predict(future=ahead.astype({"kind": other})))
+        written = frame.assign(kind=frame["kind"].astype(float).astype(str))
+        forecaster = Forecaster(4, **SMALL).fit(written, future=["kind"])
+        assert plain.equals(forecaster.predict(future=ahead))
 
 
 def test_a_series_with_dates_is_a_frame():
@@ -118,6 +122,23 @@ def test_a_series_with_dates_is_a_frame():
         expected = Forecaster(3, **SMALL).fit(given.rename_axis("ds").reset_index()).predict()
     assert list(found) == ["ds", "sales_hat"]
     assert found.equals(expected)
+
+
+@pytest.mark.parametrize("name", [None, 0, "ds", "unique_id", ("a", 1)])
+def test_names_of_a_series(name):
+    series = pd.Series(noise(60), days("2024-01-01", 60), name=name)
+    forecaster = Forecaster(3, **SMALL).fit(series[:50])
+    assert list(forecaster.predict()) == ["ds", "y_hat"]
+    assert forecaster.update(series[50:].rename("other")).predict()["ds"].iloc[0] == pd.Timestamp("2024-03-01")
+
+
+def test_a_series_beside_arrays_is_an_array():
+    series, known = pd.Series(noise(60), days("2024-01-01", 60)), noise(63)
+    forecaster, plain = (Forecaster(3, **SMALL).fit(y, future=known[:60]) for y in (series, series.to_numpy()))
+    expected = plain.predict(future=known[60:])
+    assert np.array_equal(forecaster.predict(future=known[60:]), expected)
+    assert np.array_equal(plain.predict(series, future=known), expected)
+    assert np.array_equal(Forecaster(3, **SMALL).fit(noise(60)).predict(series).shape, (3,))
 
 
 @pytest.mark.parametrize("given", ["array", "frame"])
@@ -151,6 +172,11 @@ def test_what_is_saved_is_what_was_fitted(tmp_path):
     loaded = elman.Forecaster.load(tmp_path / "f.npz")
     assert loaded.horizon == 3
     np.testing.assert_array_equal(loaded.predict(), forecaster.predict())
+    copied = copy.deepcopy(forecaster)
+    assert copied.horizon == 10
+    np.testing.assert_array_equal(copied.predict(), forecaster.predict())
+    copied.save(tmp_path / "g.npz")
+    assert elman.Forecaster.load(tmp_path / "g.npz").horizon == 3
 
 
 def test_a_dict_of_series_gives_a_dict_of_forecasts():

@@ -136,7 +136,7 @@ def array_of(argument: str, value: Any) -> np.ndarray:
     try:
         return np.asarray(value)
     except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of PyTorch that has gradients
-        if not isinstance(value, (list, tuple)):
+        if not isinstance(value, (list, tuple)) or isinstance(error, RuntimeError):
             raise BadValue(f"{argument}: expected an array, got {type(value).__name__} ({error})") from None
         raise BadValue(
             f"{argument}: expected an array, got nested sequences of unequal length; elman.utils.pad_sequences makes "

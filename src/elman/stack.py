@@ -240,6 +240,8 @@ class Stack(Trainer):
                 self.build(self._shape_for(x))
 
     def _warn_of_logits(self) -> None:
+        if not type(self.layers[-1]).__module__.startswith("elman."):
+            return  # what a layer of the caller's makes of its activation is its own affair
         wants, activation = getattr(self.loss, "from_logits", None), activation_of(self.layers[-1])
         if wants and activation in ("softmax", "sigmoid"):
             warn(f"loss: from_logits=True, but the last layer ends in {activation}, whose outputs are no logits")

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
+from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -164,30 +165,27 @@ class Cell:
         object.__setattr__(self, "groups", self._grouped(len(used)))
 
     def _check_types(self) -> None:
-        """TypeError for a part of another type than it is annotated with."""
+        """TypeError for a part of another type than it is annotated with; numbers and lists of NumPy's become plain."""
         if not isinstance(self.name, str) or not self.name:
             raise BadType(f"cell: name must be a string that is not empty, got {self.name!r}")
-        kinds: dict[str, tuple[type, ...]] = {
-            "states": (int,), "keep": (int,), "late": (int, type(None)), "operand": (int, type(None)),
-            "forget": (int, type(None)), "elementwise": (bool,), "bias": (bool,), "recurrent_bias": (bool,),
-            "x": (tuple,), "h": (tuple,), "unit_weights": (tuple,), "gate_rows": (tuple,),
-        }  # fmt: skip
-        for part, kind in kinds.items():
-            value = getattr(self, part)
-            if not isinstance(value, kind) or (isinstance(value, bool) and bool not in kind):
-                raise BadType(f"cell {self.name!r}: {part} must be of type {kind[0].__name__}, got {value!r}")
         if not callable(self.kernels) or not (self.reference is None or callable(self.reference)):
             raise BadType(
                 f"cell {self.name!r}: kernels and reference must be functions, got {self.kernels!r} and "
                 f"{self.reference!r}"
             )
-        if not all(isinstance(row, int) for row in self.x + self.h):
-            raise BadType(f"cell {self.name!r}: x and h must be tuples of integers, got {self.x} and {self.h}")
-        for part, second in (("unit_weights", (int, float)), ("gate_rows", (int,))):
-            for pair in getattr(self, part):
-                fits = isinstance(pair, tuple) and len(pair) == 2 and isinstance(pair[0], str)
-                if not fits or not isinstance(pair[1], second):
-                    raise BadType(f"cell {self.name!r}: {part} must be pairs of a name and a number, got {pair!r}")
+        kinds: dict[str, tuple[str, Callable[[Any], Any]]] = {
+            **dict.fromkeys(("states", "keep"), ("an integer", _whole)),
+            **dict.fromkeys(("late", "operand", "forget"), ("an integer or None", _whole_or_none)),
+            **dict.fromkeys(("elementwise", "bias", "recurrent_bias"), ("True or False", _flag)),
+            **dict.fromkeys(("x", "h"), ("a tuple of integers", _rows)),
+            "unit_weights": ("pairs of a name and a number", lambda pairs: _pairs(pairs, float)),
+            "gate_rows": ("pairs of a name and an integer", lambda pairs: _pairs(pairs, _whole)),
+        }
+        for part, (kind, plain) in kinds.items():
+            try:
+                object.__setattr__(self, part, plain(getattr(self, part)))
+            except (TypeError, ValueError):
+                raise BadType(f"cell {self.name!r}: {part} must be {kind}, got {getattr(self, part)!r}") from None
 
     def _grouped(self, rows: int) -> tuple[Group, ...]:
         groups: list[Group] = []
@@ -226,6 +224,33 @@ def _origin(cell: Cell) -> tuple[str, str]:
     return cell.kernels.__module__, cell.kernels.__qualname__
 
 
+def _whole(value: Any) -> int:
+    if isinstance(value, bool):
+        raise BadType
+    return index(value)
+
+
+def _whole_or_none(value: Any) -> int | None:
+    return None if value is None else _whole(value)
+
+
+def _flag(value: Any) -> bool:
+    if value not in (True, False):
+        raise BadType
+    return bool(value)
+
+
+def _rows(value: Any) -> tuple[int, ...]:
+    return tuple(map(_whole, value))
+
+
+def _pairs(value: Any, number: Callable[[Any], Any]) -> tuple[tuple[str, Any], ...]:
+    pairs = [(name, number(given)) for name, given in value]
+    if not all(isinstance(name, str) for name, _ in pairs):
+        raise BadType
+    return tuple(pairs)
+
+
 def register(cell: Cell) -> Cell:
     """Put `cell` into `CELLS`, so that ``RNN(cell=name)`` and the batteries of `elman.testing` find it.
 
@@ -253,8 +278,8 @@ def register(cell: Cell) -> Cell:
     if not isinstance(cell, Cell):
         raise BadType(f"cell: expected a Cell, got {type(cell).__name__} {cell!r}")
     known = CELLS.get(cell.name, cell)
-    # The same definition run again has functions of its own; another declaration of the same functions is no rerun.
-    again = _origin(known) == _origin(cell) and known.kernels is not cell.kernels
+    # The same definition run again, as in a notebook, replaces the old one; nothing replaces one of the library's.
+    again = _origin(known) == _origin(cell) and not known.kernels.__module__.startswith("elman.")
     if known != cell and not again:
         raise BadValue(f"cell: the name {cell.name!r} is taken by another cell")
     CELLS[cell.name] = cell

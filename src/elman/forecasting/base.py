@@ -297,14 +297,14 @@ class Fitting:
     def __getstate__(self) -> dict[str, Any]:
         if self.__dict__.get("_engine") is None:
             return {"params": self.get_params()}
-        header, arrays = settled(storage.state)(self)
-        return {"params": self._engine.plan.options, "header": header, "arrays": arrays}
+        (header, arrays), fitted = settled(lambda self: (storage.state(self), self._engine.plan.options))(self)
+        return {"params": self.get_params(), "fitted": fitted, "header": header, "arrays": arrays}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        for name, value in state["params"].items():
-            setattr(self, name, value)
         if "header" in state:
+            self.__dict__.update(state.get("fitted", state["params"]))
             storage.restore(self, state["header"], state["arrays"])
+        self.__dict__.update(state["params"])
 
 
 def _tell(panel: Panel, engine: Engine) -> None:
@@ -331,7 +331,7 @@ def _tell(panel: Panel, engine: Engine) -> None:
 
 
 def _coarse(panel: Panel) -> np.ndarray:
-    """The series whose mean step is less than 16 times what float32, in which they are kept, can tell apart."""
+    """The series whose mean step is less than twice what float32, in which they are kept, can tell apart."""
     begins, values = panel.offsets[:-1], panel.values.astype(np.float64)
     steps = np.abs(np.diff(values, append=np.nan))
     steps[panel.offsets[1:] - 1] = 0  # from one series to the next
@@ -339,7 +339,7 @@ def _coarse(panel: Panel) -> np.ndarray:
     count = np.add.reduceat(varies.astype(np.int64), begins)
     total = np.add.reduceat(np.where(varies, steps, 0), begins)
     size = np.fmax.reduceat(np.abs(values), begins).astype(np.float32)
-    return np.flatnonzero((count > 0) & (total < 16 * count * np.spacing(size)))
+    return np.flatnonzero((count > 0) & (total < 2 * count * np.spacing(size)))
 
 
 def loud(verbose: Any) -> bool:

@@ -60,10 +60,20 @@ def encode(
             " numbers"
         )
     else:
+        texts = [_alike(text, labels) for text in texts]  # a merge makes floats of integers
+        found = {text for text in texts if text is not None}
         _warn_unknown(argument, name, sorted(found.difference(labels)))
     codes: dict[str | None, float] = {label: code for code, label in enumerate(labels)}
     codes[None] = missing_code(argument, labels)
     return np.fromiter(map(codes.get, texts, repeat(len(labels))), np.float32, len(texts)), labels
+
+
+def _alike(text: str | None, labels: tuple[str, ...]) -> str | None:
+    """`text`, or if only that is known, the same number with or without ".0"."""
+    if text is None or text in labels:
+        return text
+    other = text.removesuffix(".0") if text.endswith(".0") else f"{text}.0"
+    return other if other in labels else text
 
 
 def missing_code(argument: str, labels: tuple[str, ...] | None) -> float:
@@ -76,8 +86,6 @@ def _text(argument: str, name: str, item: Any) -> str | None:
         return item
     if item is None or item != item:  # NaN, and pandas' NaT
         return None
-    if isinstance(item, (float, np.floating)) and float(item).is_integer():
-        return str(int(item))  # a merge makes floats of integers
     if isinstance(item, (int, float, np.number, np.bool_)):
         return str(item)
     raise BadType(

@@ -213,7 +213,7 @@ class Forecaster(Fitting):
         Raises
         ------
         ValueError
-            Before `calibrate`, or for a level that is no percentage between 0 and 100.
+            Before `calibrate`, or for a level that is no percentage between 1 and 100.
         """
         return self._around(result.forecast, level, _sizes(result.panel, result.series, result.origins))
 

@@ -280,11 +280,11 @@ def _months(times: np.ndarray, inside: np.ndarray, step: int) -> tuple[str, int,
 def _weekdays(times: np.ndarray, differences: np.ndarray, step: int) -> tuple[str, int, int, int] | None:
     """Kind, step, origin and day of a grid of weekdays, if steps are days and whole weekends are missing.
 
-    A short one needs to have no other gaps.
+    A short one needs six rows, and no other gaps.
     """
     if step != _DAY or not (differences == 3 * _DAY).any():
         return None
     week, day = np.divmod(times.astype(np.int64) // _DAY + 3, 7)
-    if (day > 4).any() or (len(times) < 10 and (np.diff(np.unique(week * 5 + day)) > 1).any()):
+    if (day > 4).any() or (len(times) < 10 and (len(times) < 6 or (np.diff(np.unique(week * 5 + day)) > 1).any())):
         return None
     return "weekdays", 1, int((week * 5 + day).min()), 0

@@ -37,7 +37,8 @@ class Reader:
         cls, y: Any, columns: Columns, past: Any, future: Any, static: Any, *, multivariate: bool
     ) -> tuple[Reader, Panel]:
         """The reader for the data of `fit`, and these as a panel."""
-        if not tables.is_frame(y):
+        listed = all(names is None or isinstance(names, (list, tuple, str)) for names in (past, future, static))
+        if not (tables.is_frame(y) or (tables.is_dated(y) and listed)):
             panel = arrays.from_arrays(y, multivariate, past, future, static)
             return cls(_form(y), multivariate), _with_channels(panel)
         if multivariate:
@@ -50,7 +51,7 @@ class Reader:
 
     def read(self, y: Any, past: Any, future: Any, static: Any, like: Panel) -> Panel:
         """More data of this form, with the covariates, categories and grid of an earlier panel."""
-        framed = tables.is_frame(y)
+        framed = tables.is_frame(y) or (tables.is_dated(y) and self.form == "frame")
         if framed != (self.form == "frame"):
             known = "a frame" if self.form == "frame" else "arrays"
             raise BadType(f"y: the forecaster was fitted to {known}, got {type(y).__name__}; give the same kind")

@@ -191,7 +191,7 @@ class ElmanForecaster(BaseForecaster):
         if not (ours.to_numpy() == theirs.to_numpy()).all():
             raise BadValue(
                 f"y: its index steps by {panel.grid}, so that the forecast begins at {ours[0]}, but for sktime at "
-                f"{theirs[0]}; give an index of dates with a freq, or of integers that follow each other"
+                f"{theirs[0]}; give an index without gaps in it, or of integers that follow each other"
             )
 
     @classmethod

@@ -38,15 +38,13 @@ class Table(NamedTuple):
 
 
 def is_frame(obj: Any) -> bool:
-    """Whether `obj` is a data frame of a library that narwhals knows, eager or lazy, or a pandas series of dates.
+    """Whether `obj` is a data frame of a library that narwhals knows, eager or lazy.
 
     Examples
     --------
     >>> is_frame([1.0, 2.0])
     False
     """
-    if _is_dated(obj):
-        return True
     # Narwhals is imported only for what may be a frame.
     if isinstance(obj, (np.ndarray, list, tuple, dict, str)) or not hasattr(type(obj), "columns"):
         return False
@@ -55,8 +53,8 @@ def is_frame(obj: Any) -> bool:
     return isinstance(nw.from_native(obj, pass_through=True), (nw.DataFrame, nw.LazyFrame))
 
 
-def _is_dated(obj: Any) -> bool:
-    """Whether `obj` is a series of pandas with dates for its index."""
+def is_dated(obj: Any) -> bool:
+    """Whether `obj` is a series of pandas with dates for its index, which is as good as a frame."""
     pandas = sys.modules.get("pandas")
     return pandas is not None and isinstance(obj, pandas.Series) and isinstance(obj.index, pandas.DatetimeIndex)
 
@@ -145,7 +143,7 @@ def from_frame_like(frame: Any, panel: Panel, spec: FrameSpec) -> Table:
     array([3])
     """
     columns = Columns(spec.id, spec.time, spec.target)
-    table = read_frame(frame, columns)
+    table = read_frame(frame.rename(spec.target) if is_dated(frame) else frame, columns)
     for argument in ("id", "time", "target"):
         name = getattr(columns, argument)
         if name is not None and name not in table.columns:
@@ -181,8 +179,9 @@ def read_frame(frame: Any, columns: Columns) -> nw.DataFrame[Any]:
     import narwhals as nw
 
     pandas = sys.modules.get("pandas")
-    if _is_dated(frame):
-        frame = frame.to_frame("y" if frame.name is None else frame.name)
+    if is_dated(frame):
+        named = isinstance(frame.name, str) and frame.name not in (columns.id, columns.time)
+        frame = frame.to_frame(frame.name if named and columns.target == "y" else columns.target)
     if pandas is not None and isinstance(frame, pandas.DataFrame):
         frame = _index_as_column(frame, columns.time, pandas)
     try:

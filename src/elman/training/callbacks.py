@@ -65,11 +65,11 @@ class Callback:
 
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        for name in vars(cls):
-            if name.startswith("on_") and name not in HOOKS:
-                near = difflib.get_close_matches(name.replace("on_batch", "on_train_batch"), HOOKS, 1)
-                hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(HOOKS)}"
-                raise BadValue(f"{cls.__name__}: {name!r} is no hook, and would never be called; {hint}")
+        for name, value in vars(cls).items():
+            if name.startswith("on_") and name not in HOOKS and callable(value):
+                near = difflib.get_close_matches(name.replace("on_batch", "on_train_batch"), HOOKS, 1, 0.9)
+                if near:  # other names are the subclass's own
+                    raise BadValue(f"{cls.__name__}: {name!r} is no hook, which {near[0]!r} is; fit would not call it")
 
     def set_model(self, model: Any) -> None:
         """Called once before training."""

@@ -178,8 +178,8 @@ def prepare(
     if weights is not None:
         weights = weights.reshape(output_shape[:-1])
         check_rows(f"{prefix}sample_weight", weights, dtype)
-        if mask is not None or counts is None:  # else layers make a mask of the values
-            loss.check_weights(f"{prefix}sample_weight", weights, None if mask is None else expanded(mask, x.shape[1]))
+        if mask is None and counts is None:  # else only layers can tell which steps of the outputs count
+            loss.check_weights(f"{prefix}sample_weight", weights, None)
     if y.dtype.itemsize > dtype.itemsize:  # finite it is, but perhaps not in the model's dtype
         check_rows(f"{prefix}y", y, dtype)
     return Rows(x, y, weights, dtype, labels=loss.labels, mask=mask, counts=counts)

@@ -92,7 +92,7 @@ def _names(plain: list[Metric], weighted: list[Metric]) -> list[str]:
         if metric.name in ("loss", "epoch"):
             raise BadValue(f"metrics: a metric cannot have the name {metric.name!r}; give it another one")
         name = base = metric.name
-        if len(names) > len(plain) and base in names[: len(plain) + 1]:
+        if len(names) > len(plain) and base in names:
             name = base = f"weighted_{base}"
         number = 0
         while name in names:
