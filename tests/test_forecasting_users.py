@@ -40,7 +40,7 @@ def test_a_long_horizon_behind_a_short_window_gives_equal_bits():
 
 def test_weekdays_have_weeks_of_five_days():
     dates = days("2019-01-01", 1200, freq="B")
-    frame = pd.DataFrame({"ds": dates, "y": 100 + 5 * np.isin(dates.dayofweek, [0, 4]) + noise(1200)})
+    frame = pd.DataFrame({"ds": dates, "y": 100 + 5 * np.isin(dates.day_of_week, [0, 4]) + noise(1200)})
     assert Forecaster(10, **SMALL).fit(frame).seasons_ == (5,)
 
 
