@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import cache
-from operator import index
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from elman.checks import choose
+from elman.checks import choose, entries, flag, integer
 from elman.errors import BadType, BadValue
 from elman.jit import Function
 from elman.kernels.pointwise import ACTIVATIONS
 from elman.kernels.scan import backward_signature, forward_signature
+from elman.registry import number
 
 CELLS: dict[str, Cell] = {}
 """Every cell by name. Tests, layers, benchmarks and the saved form read this table."""
@@ -141,11 +142,7 @@ class Cell:
                 f"cell {self.name!r}: late must be the last row of h ({max(self.h)}) and operand the next one "
                 f"({len(used)}), got {self.late} and {self.operand}"
             )
-        if self.states < 1:
-            raise BadValue(f"cell {self.name!r}: states must be at least 1, got {self.states}")
         rows = len(used) + (self.late is not None) + self.keep
-        if self.keep < 0:
-            raise BadValue(f"cell {self.name!r}: keep must be at least 0, got {self.keep}")
         if self.recurrent_bias and not self.bias:
             raise BadValue(f"cell {self.name!r}: recurrent_bias needs bias=True")
         if self.forget is not None and not (self.bias and 0 <= self.forget < len(self.x)):
@@ -173,19 +170,27 @@ class Cell:
                 f"cell {self.name!r}: kernels and reference must be functions, got {self.kernels!r} and "
                 f"{self.reference!r}"
             )
-        kinds: dict[str, tuple[str, Callable[[Any], Any]]] = {
-            **dict.fromkeys(("states", "keep"), ("an integer", _whole)),
-            **dict.fromkeys(("late", "operand", "forget"), ("an integer or None", _whole_or_none)),
-            **dict.fromkeys(("elementwise", "bias", "recurrent_bias"), ("True or False", _flag)),
-            **dict.fromkeys(("x", "h"), ("a tuple of integers", _rows)),
-            "unit_weights": ("pairs of a name and a number", lambda pairs: _pairs(pairs, float)),
-            "gate_rows": ("pairs of a name and an integer", lambda pairs: _pairs(pairs, _whole)),
-        }
-        for part, (kind, plain) in kinds.items():
-            try:
-                object.__setattr__(self, part, plain(getattr(self, part)))
-            except (TypeError, ValueError):
-                raise BadType(f"cell {self.name!r}: {part} must be {kind}, got {getattr(self, part)!r}") from None
+        label = f"cell {self.name!r}"
+        plain: dict[str, Any] = {}
+        for part in ("states", "keep", "late", "operand", "forget"):
+            value, free = getattr(self, part), part not in ("states", "keep")
+            plain[part] = None if free and value is None else integer(f"{label}: {part}", value, int(part == "states"))
+        for part in ("elementwise", "bias", "recurrent_bias"):
+            plain[part] = flag(f"{label}: {part}", getattr(self, part))
+        for part in ("x", "h"):
+            rows = entries(f"{label}: {part}", getattr(self, part))
+            plain[part] = tuple(integer(f"{label}: {part}", row, 0) for row in rows)
+        for part in ("unit_weights", "gate_rows"):
+            plain[part] = entries(f"{label}: {part}", getattr(self, part))
+            for pair in plain[part]:
+                if not isinstance(pair, (tuple, list)) or len(pair) != 2 or not isinstance(pair[0], str):
+                    raise BadType(f"{label}: {part} must be pairs of a name and a number, got {pair!r}")
+        plain["unit_weights"] = tuple(
+            (w, number(f"{label}: {w}", start, -math.inf)) for w, start in plain["unit_weights"]
+        )
+        plain["gate_rows"] = tuple((gate, integer(f"{label}: {gate}", row, 0)) for gate, row in plain["gate_rows"])
+        for part, value in plain.items():
+            object.__setattr__(self, part, value)
 
     def _grouped(self, rows: int) -> tuple[Group, ...]:
         groups: list[Group] = []
@@ -222,33 +227,6 @@ def _functions(cell: Cell, act: int, gate: int) -> Kernels:
 
 def _origin(cell: Cell) -> tuple[str, str]:
     return cell.kernels.__module__, cell.kernels.__qualname__
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, bool):
-        raise BadType
-    return index(value)
-
-
-def _whole_or_none(value: Any) -> int | None:
-    return None if value is None else _whole(value)
-
-
-def _flag(value: Any) -> bool:
-    if value not in (True, False):
-        raise BadType
-    return bool(value)
-
-
-def _rows(value: Any) -> tuple[int, ...]:
-    return tuple(map(_whole, value))
-
-
-def _pairs(value: Any, number: Callable[[Any], Any]) -> tuple[tuple[str, Any], ...]:
-    pairs = [(name, number(given)) for name, given in value]
-    if not all(isinstance(name, str) for name, _ in pairs):
-        raise BadType
-    return tuple(pairs)
 
 
 def register(cell: Cell) -> Cell:

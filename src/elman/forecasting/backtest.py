@@ -88,12 +88,9 @@ class Backtest:
         found = Scores()
         for name in names or ("mae", "rmse", "smape", "mase"):
             checks.choose("score", name, SCORES)
-            found[name] = {
-                "forecast": self._score(name, self.forecast, self.quantiles, by),
-                "seasonal naive": self._score(name, self.naive, None, by)
-                if SCORES[name].kind != "interval"
-                else np.full_like(self._score(name, self.forecast, self.quantiles, by), np.nan)[()],
-            }
+            ours, interval = self._score(name, self.forecast, self.quantiles, by), SCORES[name].kind == "interval"
+            naive = ours * np.nan if interval else self._score(name, self.naive, None, by)
+            found[name] = {"forecast": ours, "seasonal naive": naive}
         return found
 
     def _score(self, name: str, forecast: np.ndarray, quantiles: np.ndarray | None, by: str | None) -> Any:

@@ -173,7 +173,6 @@ class ElmanForecaster(BaseForecaster):
         y = self._cur_y[self._cur_y.index <= self.cutoff[0]]
         future = None
         ahead = ForecastingHorizon(np.arange(1, horizon + 1), freq=fh.freq).to_absolute_index(self.cutoff)
-        self._check_labels(_frame(y, self._cur_X), ahead)
         if X is not None:
             needed = ahead[: steps.max()]
             if not needed.isin(X.index).all():
@@ -181,18 +180,14 @@ class ElmanForecaster(BaseForecaster):
             at = np.maximum.accumulate(X.index.get_indexer(ahead))
             future = _covariates(X.iloc[at], ahead)
         found = self.forecaster_.predict(_frame(y, self._cur_X), future=future, **asked)
-        return found.iloc[steps - 1]
-
-    def _check_labels(self, known: pd.DataFrame, ahead: pd.Index) -> None:
-        """ValueError where sktime would write other times beside the forecasts than the steps of the data lead to."""
-        reader, panel = self.forecaster_._reader, self.forecaster_._panel
-        rows = reader.read(known, None, None, None, panel)
-        ours, theirs = reader.write(rows, {"hat": np.zeros((1, len(ahead)))})["ds"], _times(ahead)
+        # Times that the steps of the data lead to, and those that sktime writes beside the forecasts.
+        ours, theirs = found["ds"], _times(ahead)
         if not (ours.to_numpy() == theirs.to_numpy()).all():
             raise BadValue(
-                f"y: its index steps by {panel.grid}, so that the forecast begins at {ours[0]}, but for sktime at "
-                f"{theirs[0]}; give an index without gaps in it, or of integers that follow each other"
+                f"y: its index steps by {self.forecaster_._panel.grid}, so that the forecast begins at {ours[0]}, but "
+                f"for sktime at {theirs[0]}; give an index without gaps in it, or of integers that follow each other"
             )
+        return found.iloc[steps - 1]
 
     @classmethod
     def get_test_params(cls, parameter_set: str = "default") -> list[dict[str, Any]]:

@@ -75,8 +75,8 @@ def from_frame(
     Parameters
     ----------
     frame : data frame
-        Of pandas, polars (also lazy) or pyarrow. A pandas frame may have its times as a DatetimeIndex, and is then as
-        good as a series.
+        Of pandas, polars (also lazy) or pyarrow. A pandas frame, or a series, may have its times as a
+        DatetimeIndex.
     columns : Columns, optional
         Names of the columns for id, time and target.
     past, future, static : sequence of str
